@@ -1,0 +1,62 @@
+# Everything that a developer runs. `make` alone says what there is; each target sets up .venv first if it must.
+#   make PYTHON=python3.13 setup    # another Python, 3.11 or newer
+#   make test                       # what CI runs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit integration lint format bench-tiny wheel clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## create .venv, or bring it up to date
+
+define check-python
+command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not here: $(another)" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "$(PYTHON) is $$("$(PYTHON)" -V 2>&1), too old: $(another)" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+  { echo "$(PYTHON) cannot make environments: on Debian or Ubuntu, sudo apt install python3-venv" >&2; exit 1; }
+endef
+another := Python 3.11 or newer is needed; name one with make PYTHON=python3.13 setup
+
+# An environment that is there and works is kept, whatever it was made with.
+$(STAMP): pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import pip' 2>/dev/null || { $(check-python); "$(PYTHON)" -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## distil the digits on this machine, in about a minute
+	$(BIN)/teddy-cloud run
+
+test: lint unit integration ## lint, then all tests: what CI runs
+
+unit: $(STAMP) ## the fast tests
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(STAMP) ## the tests that start processes
+	$(BIN)/python -m pytest tests/integration
+
+lint: $(STAMP) ## style, types, and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## rewrite the code in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-tiny: $(STAMP) ## measure our claims on Tiny ImageNet
+	$(BIN)/python benchmarks/tiny_imagenet.py
+
+wheel: $(STAMP) ## build the wheel and the sdist into dist/
+	$(BIN)/python -m build
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find teddy_ray cli tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

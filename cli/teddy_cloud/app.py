@@ -1,0 +1,83 @@
+"""The commands of ``teddy-cloud``, and the one place where an error becomes a line and an exit code.
+
+    teddy-cloud run --ipc 10
+    teddy-cloud recipes
+
+Exit codes: 0 done; 1 the world gave way; 2 not possible as asked; 130 and 143 stopped by Ctrl-C and SIGTERM.
+Starting imports neither torch, ray nor pydantic, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from teddy_cloud.run import run
+from teddy_ray import __version__
+from teddy_ray.errors import UserError, WorldError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables: too much, and perhaps a secret
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+
+
+def main() -> None:
+    """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # an ASCII locale must not fail at the table after hours of work
+    try:
+        app(prog_name="teddy-cloud")
+    except (UserError, WorldError) as error:
+        _print_error(str(error))
+        sys.exit(error.exit_code)
+
+
+def _print_error(message: str) -> None:
+    """``error: message`` as one line on standard error, red on a terminal."""
+    from teddy_ray.report.text import printable
+
+    line = printable(message)
+    if not sys.stderr.isatty():
+        typer.echo(f"error: {line}", err=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), (line, "red")), soft_wrap=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"teddy-cloud {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def teddy_cloud(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Distil a labelled image dataset into a small synthetic one, with Teddy's Taylor-approximated matching."""
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that --recipe takes."""
+    from importlib.resources import files
+
+    from teddy_ray.recipes import names
+
+    for name in names():
+        lines = files("teddy_ray.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8").splitlines()
+        comment = next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+        typer.echo(f"{name:<12} {comment}")

@@ -1,0 +1,193 @@
+"""``teddy-cloud run``: one spec carried out on this machine.
+
+    teddy-cloud run --data folder:my/images --ipc 10 --set distill.iterations=500
+    teddy-cloud run --spec my.toml --dry-run
+
+The spec's values come from the recipe, then the TOML file, then the flags, then --set. Progress goes to standard error,
+the result to standard output. What is finished stays in the store, so the same command goes on after any stop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from teddy_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from teddy_ray.spec import Spec
+
+DEFAULT_RECIPE = "teddy"
+DATA_HELP = "digits, cifar10, cifar100, folder:PATH (an image folder), or the PATH of Parquet."
+
+
+def run(
+    *,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="FILE.toml", help="Settings of the spec, as TOML.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"The preset to start from; else the file's recipe, else {DEFAULT_RECIPE}."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="SOURCE", help=DATA_HELP)] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="N|NAMES", help="The first N classes, or A,B,C by name.")
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(metavar="N", help="At most N training images a class.")] = None,
+    ipc: Annotated[int | None, typer.Option(metavar="N", help="Synthetic images per class.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Workers; 0: one a GPU or CPU core.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = None,
+    store: Annotated[str, typer.Option(metavar="FOLDER", help="Where everything is kept.")] = "teddy-store",
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of everything random.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the spec; repeatable.")
+    ] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count unreadable images, and go on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole spec and what it makes; stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Distil a dataset on this machine: base, pool, distill, relabel, evaluate, report.
+
+    Settings come from the recipe, then --spec, then the flags, then --set.
+
+    What is finished is kept: the same command goes on after a stop, and a larger --ipc reuses what it can.
+    """
+    flags = {
+        "data.source": data,
+        "data.classes": None if classes is None else parse_classes(classes),
+        "data.per_class": per_class,
+        "data.skip_broken": skip_broken or None,
+        "distill.ipc": ipc,
+        "compute.workers": workers,
+        "compute.device": device,
+        "seed": seed,
+    }
+    resolved = resolve(recipe, spec, flags, overrides or [])
+    if dry_run:
+        print_plan(resolved, as_json=as_json)
+    else:
+        print_results(carry_out(resolved, store), as_json=as_json)
+
+
+def parse_classes(text: str) -> int | list[str]:
+    """``"10"`` is the first ten classes; ``"cat,dog"``, or ``"7,"``, are names."""
+    try:
+        return int(text)
+    except ValueError:
+        return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def resolve(recipe: str | None, file: Path | None, flags: Mapping[str, Any], settings: list[str]) -> Spec:
+    """The spec that was asked for; flags that are None were not given. Raises UserError."""
+    from teddy_ray import spec
+
+    values = read_toml(file) if file else {}
+    named = values.pop("recipe", DEFAULT_RECIPE)
+    if not isinstance(named, str):
+        raise UserError(f"{file}: recipe = {named!r} must be a recipe's name; `teddy-cloud recipes` lists them")
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    for key, value in map(spec.parse_override, settings):
+        if key == "recipe":
+            raise UserError(f"--set recipe={value} would name one recipe and run another: use --recipe {value}")
+        overrides.pop(key, None)  # a dict keeps the place of the first mention, and here the last one counts
+        overrides[key] = value
+    return spec.resolve(recipe=recipe or named, file=values, overrides=overrides)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's values. Raises UserError that names the line."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--spec {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # TOMLDecodeError, or UnicodeDecodeError
+        raise UserError(f"--spec {path} is not TOML: {error}") from error
+
+
+def print_plan(spec: Spec, *, as_json: bool) -> None:
+    """The dry run: nothing is read, made or started."""
+    from teddy_cloud import show
+    from teddy_ray.pipeline.plan import plan
+
+    values, planned = spec.model_dump(mode="json"), plan(spec)
+    if as_json:
+        typer.echo(json.dumps({"spec": values, "digest": spec.digest, "plan": planned}))
+        return
+    typer.echo(f"# digest: {spec.digest}\n{show.spec_toml(values)}")
+    typer.echo("\n".join(f"# {line}" for line in show.plan_lines(planned)))
+
+
+def print_results(results: Mapping[str, Any], *, as_json: bool) -> None:
+    """The end of a run, as tables, or as one object with the keys that scripts rely on."""
+    from teddy_cloud import show
+
+    if as_json:
+        keys = ("run", "folder", "digests", "scores", "seconds", "reused")
+        typer.echo(json.dumps({key: results[key] for key in keys}))
+    else:
+        show.print_results(results, sys.argv[1:])
+
+
+def carry_out(spec: Spec, store: str) -> dict[str, Any]:
+    """The run's results, with progress on standard error meanwhile. Ctrl-C and SIGTERM say what is kept, and exit."""
+    from teddy_cloud.progress import Progress
+
+    progress = Progress()
+    try:
+        with _sigterm_raises(), _stdout_is_stderr(), progress:
+            from teddy_ray.store import open_store
+
+            opened = open_store(store)
+            from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
+
+            return driver.run(spec, opened, emit=progress)
+    except KeyboardInterrupt as interrupt:
+        stopped_by = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        stopped_by = signal.SIGTERM  # Ray's own handler of SIGTERM replaces ours, and is sys.exit(signal)
+    typer.echo(f"stopped: {progress.kept(store)}: {shlex.join(['teddy-cloud', *sys.argv[1:]])}", err=True)
+    raise typer.Exit(128 + stopped_by)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C for everyone but the exit code."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """What libraries and child processes print goes to standard error: standard output belongs to the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,27 @@
+"""What every optimisation here shares: learning-rate schedules and the precision of a forward pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def cosine(lr: float, step: float, steps: float, *, warmup: float = 0.0, end: float = 0.0) -> float:
+    """Linear warm-up over ``warmup`` steps, then half a cosine from ``lr`` to ``end * lr``."""
+    if step < warmup:
+        return lr * (step + 1.0) / (warmup + 1.0)
+    passed = (step - warmup) / max(steps - warmup, 1e-12)
+    return lr * (end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * min(passed, 1.0))))
+
+
+def precision(device: torch.device, *, bfloat16: bool) -> torch.autocast:
+    """Convolutions and matrix products in bfloat16 or all in float32; weights and statistics stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast here. A CPU without its instructions emulates them, at half the speed of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,204 @@
+"""Training: the base model (and a member's fine-tuning) on real images, and students on a labelled image set.
+
+    trainer = Trainer(model, recipe, steps_per_epoch=…)
+    for epoch in range(recipe.epochs):
+        loss = trainer.epoch(real_batches(…, epoch=epoch))
+    accuracy(model, test_images, test_labels)
+
+A trainer takes batches of (views, targets, weight of softness) and knows nothing of where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from teddy_ray.method import views
+from teddy_ray.method.optimisation import cosine, precision
+from teddy_ray.method.pixels import Pixels
+from teddy_ray.method.randomness import permutation
+from teddy_ray.method.views import Geometry
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised images (B, 3, H, W), and target probabilities (B, K) at the recipe's temperature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How a model is trained; the spec says what each number is."""
+
+    epochs: float
+    optimizer: str
+    lr: float
+    weight_decay: float
+    bfloat16: bool
+    warmup_epochs: float = 0.0
+    lr_end: float = 0.0
+    label_smoothing: float = 0.0
+    temperature: float = 1.0
+
+
+class Trainer:
+    """A model, its optimiser and where they are: ``state()`` and ``load_state()`` resume to the bit."""
+
+    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, steps_per_epoch: int) -> None:
+        self.model, self.recipe, self.steps_per_epoch = model, recipe, steps_per_epoch
+        self.step = 0
+        self.optimizer = _optimizer(model, recipe)
+
+    def epoch(self, batches: Iterable[Batch]) -> float:
+        """One pass; returns the mean training loss."""
+        self.model.train()
+        losses = [self._step(images, targets) for images, targets in batches]
+        return float(torch.stack(losses).mean())
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimiser's tensors and the step, on the CPU; the model's own state_dict is apart."""
+        flat = {"step": torch.tensor(self.step)}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            flat |= {f"{index}.{name}": value.cpu().contiguous() for name, value in slots.items() if value is not None}
+        return flat
+
+    def load_state(self, flat: dict[str, Tensor]) -> None:
+        """Take up the optimiser where ``state()`` left it."""
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in flat.items():
+            if key != "step":
+                index, name = key.split(".", 1)
+                slots.setdefault(int(index), {})[name] = value
+        self.step = int(flat["step"])
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _step(self, images_BCHW: Tensor, targets_BK: Tensor) -> Tensor:
+        recipe = self.recipe
+        per_epoch = self.steps_per_epoch
+        lr = cosine(
+            recipe.lr, self.step, recipe.epochs * per_epoch, warmup=recipe.warmup_epochs * per_epoch, end=recipe.lr_end
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with precision(images_BCHW.device, bfloat16=recipe.bfloat16):
+            logits = self.model(images_BCHW)
+        loss = soft_cross_entropy(logits.float(), targets_BK, recipe)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+
+def soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor, recipe: TrainingRecipe) -> Tensor:
+    """T² · KL(targets ‖ softmax(logits / T)) (Hinton et al. 2015); with T = 1 and hard targets, cross-entropy."""
+    temperature = recipe.temperature
+    log_probs = (logits_BK / temperature).log_softmax(dim=-1)
+    if recipe.label_smoothing:
+        targets_BK = torch.lerp(targets_BK, torch.full_like(targets_BK, 1 / targets_BK.shape[1]), recipe.label_smoothing)
+    return functional.kl_div(log_probs, targets_BK, reduction="batchmean") * temperature**2
+
+
+def real_batches(
+    images_N3HW: Tensor,
+    labels_N: Tensor,
+    *,
+    classes: int,
+    batch_size: int,
+    epoch: int,
+    crop_scale: float,
+    flip: bool,
+    pixels: Pixels,
+    seed: int,
+    device: torch.device,
+    rank: int = 0,
+    replicas: int = 1,
+) -> Iterator[Batch]:
+    """One epoch of real images, each through this epoch's view of it; ``rank`` takes its slice of every batch.
+
+    The last, incomplete batch is left out, unless it is the only one: BatchNorm wants full ones.
+    """
+    order = permutation(len(labels_N), seed, "order", epoch)
+    size = min(batch_size, len(order))
+    for start in range(0, len(order) - size + 1, size):
+        rows = order[start : start + size][rank::replicas]
+        geometry = views.draw(
+            seed, rows, torch.full_like(rows, epoch + 1), crop_scale=crop_scale, flip=flip, cutmix=False, images=len(order)
+        )
+        images = pixels.normalise(images_N3HW[rows].to(device))
+        targets = functional.one_hot(labels_N[rows].to(device), classes).float()
+        yield views.crop(images, geometry.to(device)), targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledViews:
+    """An image set with its soft labels, on the device that trains. V + 1 views an image, of which view 0 is the whole image.
+
+    images: normalised (N, 3, H, W). labels: (N,). geometry: ((V + 1) · N,) and logits ((V + 1) · N, K), view by view.
+    """
+
+    images: Tensor
+    labels: Tensor
+    geometry: Geometry
+    logits: Tensor
+
+    @property
+    def views(self) -> int:
+        return len(self.logits) // len(self.images) - 1
+
+    def batches(self, *, regime: str, epoch: int, batch_size: int, temperature: float, seed: int) -> Iterator[Batch]:
+        """One epoch: each image through view 1 + epoch mod V, with the regime's targets (B, K).
+
+        views: the labellers' answer for that very view. fixed: their answers for the whole images that it shows, mixed
+        by area. hard: the classes, mixed by area. The images seen are the same in all three.
+        """
+        count = len(self.images)
+        view = 1 + epoch % self.views
+        order = permutation(count, seed, "order", epoch).to(self.images.device)
+        for image in order.split(batch_size):
+            own, shown = self._show(image, view)
+            yield shown[0], self._targets(regime, image, view, own.partner, shown[1], temperature)
+
+    def _show(self, image: Tensor, view: int) -> tuple[Geometry, tuple[Tensor, Tensor]]:
+        count = len(self.images)
+        own = self.geometry[view * count + image]
+        return own, views.render(self.images, image, own, self.geometry[view * count + own.partner])
+
+    def _targets(
+        self, regime: str, image: Tensor, view: int, partner: Tensor, kept: Tensor, temperature: float
+    ) -> Tensor:
+        count, classes = len(self.images), self.logits.shape[1]
+        if regime == "views":
+            return (self.logits[view * count + image] / temperature).softmax(dim=-1)
+        if regime == "fixed":
+            whole = (self.logits[:count] / temperature).softmax(dim=-1)
+        else:
+            whole = functional.one_hot(self.labels, classes).float()
+        return kept[:, None] * whole[image] + (1 - kept[:, None]) * whole[partner]
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images_N3HW: Tensor, *, pixels: Pixels, bfloat16: bool, device: torch.device) -> Tensor:
+    """Logits (N, K), float32 on the CPU, of whole images given as uint8."""
+    model.eval()
+    parts = []
+    for images in images_N3HW.split(500):
+        with precision(device, bfloat16=bfloat16):
+            parts.append(model(pixels.normalise(images.to(device))).float().cpu())
+    return torch.cat(parts)
+
+
+def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """Top-1 accuracy in percentage points."""
+    return 100.0 * float((logits_NK.argmax(dim=1) == labels_N).double().mean())
+
+
+def _optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+    """Weight decay on matrices only: it would pull BatchNorm's gains and every bias to zero for no reason."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr)

@@ -1,0 +1,126 @@
+"""The driver: a run from its spec to its manifest, stage by stage.
+
+    results = run(spec, open_store("teddy-store"), emit=print)
+
+Whatever is in the store already is not made again; that is all there is to resuming, retrying and growing a run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+
+from teddy_ray.pipeline import executors, results
+from teddy_ray.pipeline.context import Context, Task
+from teddy_ray.pipeline.events import Emit, Event, Stage, event
+from teddy_ray.pipeline.executors import Executor, Part, Work, carry_out
+from teddy_ray.pipeline.journal import Journal
+from teddy_ray.pipeline.results import Made, Results
+from teddy_ray.pipeline.settle import settle
+from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
+from teddy_ray.spec import Spec
+from teddy_ray.store import Store, records
+from teddy_ray.store.records import Record
+
+
+def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
+    """Carry ``spec`` out in ``store``, or go on with it; returns what results.json holds.
+
+    Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to stop. Whatever
+    was finished by then is kept.
+    """
+    spec = settle(spec)
+    name = run_name(spec)
+    folder = f"runs/{name}"
+    store.put_if_absent(f"{folder}/spec.json", spec.to_json().encode())
+    with Journal(store, folder) as journal:
+
+        def say(what: Event) -> None:
+            journal(what)
+            emit(what)
+
+        context = Context(spec, store, say)
+        with executors.executor(context) as executor:
+            made = _carry_out(context, _Stages(context, executor))
+        found = results.collect(context, name, made)
+        with _Timed(made, "report", say):
+            files = report.write(context, folder, found, made)
+    manifest = {"format": 1, "run": name, "spec_digest": spec.digest, "files": files, "records": made.keys()}
+    store.put_if_absent(f"{folder}/manifest.json", json.dumps(manifest, indent=1).encode())
+    return found
+
+
+def run_name(spec: Spec) -> str:
+    """A run's name: what it is for people, and the spec's digest for truth."""
+    source = re.sub(r"[^a-z0-9]+", "-", spec.data.source.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
+    return f"{source[:24]}-ipc{spec.distill.ipc}-{spec.recipe}-{spec.digest[:8]}"
+
+
+def _carry_out(context: Context, stages: _Stages) -> Made:
+    """The way of the data."""
+    made = stages.made
+    made.data = stages.run("data", data.tasks(context.spec), data.work, Part.TASKS, here=True)[0]
+    context.data_digest = made.data.digest
+    data.refuse_impossible(context.spec, context.real)
+
+    replicas = context.spec.base.replicas
+    made.base = stages.run("base", base.tasks(context), base.work, Part.TRAINER, replicas=replicas)[0]
+    made.pool = stages.run("pool", pool.tasks(context, made.base), pool.work, Part.ACTORS)
+
+    unit_tasks = distill.tasks(context, made.base, made.pool)
+    made.units = stages.run("distill", unit_tasks, distill.work, Part.TRAINER)
+    made.sets = {"distilled": distill.publish(context, made.units)}
+    made.sets |= relabel.control_sets(context, [made.base, *made.pool])
+
+    shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}
+    labelled = stages.run("relabel", [task for tasks in shards.values() for task in tasks], relabel.work, Part.TASKS)
+    done = iter(labelled)
+    made.labels = {name: [next(done) for _ in tasks] for name, tasks in shards.items()}
+
+    students = evaluate.tasks(context, made.sets, made.labels)
+    made.students = stages.run("evaluate", students, evaluate.work, Part.TASKS)
+    return made
+
+
+class _Stages:
+    """Runs what a stage still has to do, and tells of it."""
+
+    def __init__(self, context: Context, executor: Executor) -> None:
+        self.context, self.executor, self.made = context, executor, Made()
+
+    def run(
+        self, stage: Stage, tasks: Sequence[Task], work: Work, part: Part, *, replicas: int = 1, here: bool = False
+    ) -> list[Record]:
+        """The records of all tasks, in their order; ``here`` means in this process, whatever the executor."""
+        store, say = self.context.store, self.context.emit
+        left = [task for task in tasks if records.find(store, task.stage, task.digest) is None]
+        if tasks and not left:
+            self.made.reused_stages.append(stage)
+        if stage == "distill":
+            self.made.reused_units = [task.name for task in tasks if task not in left]
+        say(event("stage_started", stage, done=len(tasks) - len(left), total=len(tasks)))
+        with _Timed(self.made, stage, say):
+            if here:
+                for task in left:
+                    carry_out(work, self.context, stage, task)
+            else:
+                self.executor.run(stage, work, left, part=part, replicas=replicas)
+        return [self.context.record(task.stage, task.digest) for task in tasks]
+
+
+class _Timed:
+    """Seconds of a stage in this attempt."""
+
+    def __init__(self, made: Made, stage: Stage, say: Emit) -> None:
+        self.made, self.stage, self.say = made, stage, say
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        seconds = time.monotonic() - self.started
+        self.made.seconds[self.stage] = round(seconds, 3)
+        if kind is None:
+            self.say(event("stage_done", self.stage, values={"seconds": seconds}))

@@ -1,0 +1,48 @@
+"""What an executor is: something that carries out independent tasks, each of which commits its own record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Protocol, Self
+
+from teddy_ray.pipeline.context import Context, Task
+from teddy_ray.pipeline.events import Stage, event
+from teddy_ray.store import records
+
+Work = Callable[[Context, Task], None]
+"""Does one task and commits its record. A module-level function, since it may travel to another process."""
+
+
+class Part(Enum):
+    """The part of Ray that suits a stage; in one process they are all the same."""
+
+    TRAINER = "trainer"
+    """Long tasks that train: a TorchTrainer's workers take them from one queue, or share one as replicas."""
+    ACTORS = "actors"
+    """Tasks that share costly state in a process: an actor a slot."""
+    TASKS = "tasks"
+    """Short tasks, many."""
+
+
+class Executor(Protocol):
+    """Starts nothing before its first task, and leaves nothing running behind."""
+
+    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
+        """Do all tasks of a stage, in any order; the first failure is raised. ``replicas`` workers share each task."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def carry_out(work: Work, context: Context, stage: Stage, task: Task) -> None:
+    """One task, unless somebody has done it since it was handed out."""
+    if records.find(context.store, task.stage, task.digest) is None:
+        work(context, task)
+    if context.rank == 0:
+        context.emit(event("task_done", stage, task=task.name))

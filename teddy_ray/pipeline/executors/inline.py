@@ -1,0 +1,35 @@
+"""Everything in this process, one task after another: for debugging, and for a machine that has only torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from teddy_ray.errors import UserError
+from teddy_ray.pipeline.context import Context, Task
+from teddy_ray.pipeline.events import Stage
+from teddy_ray.pipeline.executors.base import Part, Work, carry_out
+
+
+class InlineExecutor:
+    """An Executor with no workers but the caller."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
+        if replicas > 1:
+            raise UserError(
+                f"base.replicas = {replicas} needs as many processes: set compute.executor=ray, or base.replicas=1"
+            )
+        for task in tasks:
+            carry_out(work, self.context, stage, task)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None

@@ -1,0 +1,270 @@
+"""Tasks on Ray: TorchTrainer workers with one queue, actors with leased tasks, plain tasks.
+
+A worker is given the spec's text, the store's address and a task; what it makes goes to the store, never through Ray.
+Whatever a worker says goes to the hub, an actor that the driver empties twice a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import ActorPool
+
+from teddy_ray.errors import UserError, WorldError
+from teddy_ray.pipeline.context import Context, Task
+from teddy_ray.pipeline.events import Event, Stage
+from teddy_ray.pipeline.executors.base import Part, Work, carry_out
+from teddy_ray.spec import Spec
+from teddy_ray.store import open_store
+
+RETRIES = 3
+"""How often a task whose process was lost is tried again. Errors of the task itself are not."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker needs to make its own Context."""
+
+    spec: str
+    store: str
+    data_digest: str
+    hub: ActorHandle
+    stage: Stage
+    work: Work
+
+    def carry_out(self, context: Context, task: Task) -> None:
+        carry_out(self.work, context, self.stage, task)
+
+    def context(self, *, rank: int = 0, replicas: int = 1) -> Context:
+        return Context(
+            spec=Spec.from_json(self.spec),
+            store=open_store(self.store),
+            emit=lambda event: self.hub.push.remote(event),
+            data_digest=self.data_digest,
+            rank=rank,
+            replicas=replicas,
+        )
+
+
+@ray.remote(num_cpus=0)
+class Hub:
+    """Where workers' events wait for the driver."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def push(self, event: Event) -> None:
+        self.events.append(event)
+
+    def drain(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+
+@ray.remote(num_cpus=0)
+class Queue:
+    """The tasks of a trainer. When a group of workers is restarted, all tasks are offered again: those that are done are
+    found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it again."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks, self.left = list(tasks), list(tasks)
+        self.group: set[int] = set()
+        self.failure: UserError | WorldError | None = None
+
+    def join(self, rank: int) -> None:
+        """A worker begins. A rank that was here before means a new group."""
+        if rank in self.group:
+            self.group, self.left = set(), list(self.tasks)
+        self.group.add(rank)
+
+    def take(self) -> Task | None:
+        return self.left.pop(0) if self.left else None
+
+    def fail(self, failure: UserError | WorldError) -> None:
+        self.failure, self.left = self.failure or failure, []
+
+    def failed(self) -> UserError | WorldError | None:
+        return self.failure
+
+
+@ray.remote
+class Worker:
+    """An actor that keeps its context, and so data and models, between tasks."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.context = order, order.context()
+
+    def do(self, task: Task) -> None:
+        self.order.carry_out(self.context, task)
+
+
+@ray.remote(max_retries=RETRIES)
+def do(order: Order, task: Task) -> None:
+    """One task, in whatever process is free."""
+    order.carry_out(_context_of_process(order), task)
+
+
+class RayExecutor:
+    """An Executor on a Ray of this machine, started for the first task and shut down at the end."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._hub: ActorHandle | None = None
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
+        if not tasks:
+            return
+        context = self.context
+        order = Order(context.spec.to_json(), context.store.uri, context.data_digest, self._start(), stage, work)
+        try:
+            if part is Part.TRAINER:
+                self._train(order, tasks, replicas)
+            elif part is Part.ACTORS:
+                self._act(order, tasks)
+            else:
+                _wait([do.options(**self._slot()).remote(order, task) for task in tasks])
+        except RayTaskError as error:
+            raise _cause(error) from None
+        finally:
+            self._forward()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._poller is not None:
+            self._poller.join()
+            ray.shutdown()
+
+    def _start(self) -> ActorHandle:
+        """Ray, on first use, with as many slots as there are workers; the hub, and a thread that empties it."""
+        if self._hub is None:
+            # Our numbers of threads are the spec's, and Ray's accelerator probe would log once a worker.
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            # "local", not the default: a stale file of another Ray on this machine would be connected to.
+            ray.init(
+                address="local",
+                num_cpus=self.context.spec.compute.workers,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                configure_logging=True,
+            )
+            self._hub = Hub.remote()
+            self._poller = threading.Thread(target=self._poll, name="events", daemon=True)
+            self._poller.start()
+        return self._hub
+
+    def _poll(self) -> None:
+        while not self._stop.wait(0.5):
+            self._forward()
+
+    def _forward(self) -> None:
+        if self._hub is not None:
+            for event in ray.get(self._hub.drain.remote()):
+                self.context.emit(event)
+
+    def _slot(self) -> dict[str, Any]:
+        return {"num_gpus": 1} if self.context.spec.compute.device == "cuda" else {"num_cpus": 1}
+
+    def _act(self, order: Order, tasks: Sequence[Task]) -> None:
+        count = min(self.context.spec.compute.workers, len(tasks))
+        make = Worker.options(max_restarts=RETRIES, max_task_retries=RETRIES, **self._slot())
+        actors = [make.remote(order) for _ in range(count)]
+        pool = ActorPool(actors)
+        for _ in pool.map_unordered(lambda actor, task: actor.do.remote(task), tasks):
+            pass
+        for actor in actors:
+            ray.kill(actor)
+
+    def _train(self, order: Order, tasks: Sequence[Task], replicas: int) -> None:
+        """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue."""
+        cuda = self.context.spec.compute.device == "cuda"
+        workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
+        queue = Queue.remote(tasks)
+        with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
+            TorchTrainer(
+                _replicate if replicas > 1 else _take_turns,
+                train_loop_config={"order": order, "tasks": list(tasks), "queue": queue},
+                torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+                scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda),
+                # Our records are the checkpoints: a restarted group finds there what is done.
+                run_config=RunConfig(
+                    name=uuid.uuid4().hex, storage_path=storage, failure_config=FailureConfig(max_failures=RETRIES)
+                ),
+            ).fit()
+        if (failure := ray.get(queue.failed.remote())) is not None:
+            raise failure
+
+
+def _replicate(config: dict[str, Any]) -> None:
+    """A replica's part of data-parallel training."""
+    of = ray.train.get_context()
+    context = config["order"].context(rank=of.get_world_rank(), replicas=of.get_world_size())
+    with _failing_to(config["queue"]):
+        for task in config["tasks"]:
+            config["order"].carry_out(context, task)
+
+
+def _take_turns(config: dict[str, Any]) -> None:
+    """A worker of the group: tasks from the queue until there are none."""
+    context, queue = config["order"].context(), config["queue"]
+    ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
+    with _failing_to(queue):
+        while (task := ray.get(queue.take.remote())) is not None:
+            config["order"].carry_out(context, task)
+
+
+@contextmanager
+def _failing_to(queue: ActorHandle) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, WorldError) as error:
+        ray.get(queue.fail.remote(error))
+
+
+def _wait(references: Sequence[Any]) -> None:
+    """Until all are done; the first failure is raised as soon as it is known."""
+    left = list(references)
+    while left:
+        done, left = ray.wait(left)
+        ray.get(done)
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    """What the task itself raised, where it is ours to tell; anything else with Ray's account of it."""
+    inner = error.cause
+    return type(inner)(str(inner)) if isinstance(inner, UserError | WorldError) else error
+
+
+_contexts: dict[tuple[str, str, str], Context] = {}
+
+
+def _context_of_process(order: Order) -> Context:
+    """A worker process serves many tasks, and reads data and models once."""
+    key = (order.spec, order.store, order.data_digest)
+    if key not in _contexts:
+        _contexts.clear()
+        _contexts[key] = order.context()
+    return _contexts[key]

@@ -1,0 +1,44 @@
+"""Which device, precision, executor and workers "auto" means on this machine; a run's spec is stored with the answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+from teddy_ray.errors import UserError
+from teddy_ray.method.optimisation import has_bfloat16
+from teddy_ray.spec import ComputeSpec, Spec
+
+
+def settle(spec: Spec) -> Spec:
+    """The spec without an "auto" in it. Raises UserError for a device or executor that this machine lacks."""
+    device = _device(spec.compute.device)
+    precision = spec.compute.precision
+    if precision == "auto":
+        precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+    workers = spec.compute.workers or (torch.cuda.device_count() if device == "cuda" else _cores())
+    executor = spec.compute.executor
+    if executor == "auto":
+        executor = "ray" if (workers > 1 or spec.base.replicas > 1) and _has_ray() else "inline"
+    if executor == "ray" and not _has_ray():
+        raise UserError("compute.executor = 'ray', but Ray is not installed here: pip install 'ray[default,train]', or set inline")
+    compute = ComputeSpec(device=device, precision=precision, executor=executor, workers=workers)
+    return spec.model_copy(update={"compute": compute})
+
+
+def _device(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device = 'cuda', but torch sees no CUDA device here: use --device cpu, or auto")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_ray() -> bool:
+    return importlib.util.find_spec("ray") is not None

@@ -1,0 +1,267 @@
+"""distill: the synthetic images, unit by unit, and then the set of them as it is published."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from teddy_ray.errors import WorldError
+from teddy_ray.method import initial
+from teddy_ray.method.matching import Loss, Teacher
+from teddy_ray.method.optimisation import precision
+from teddy_ray.method.synthesis import Settings, Synthesis
+from teddy_ray.pipeline import addresses
+from teddy_ray.pipeline.context import Context, Task, content, threads
+from teddy_ray.pipeline.events import event
+from teddy_ray.report.sheet import contact_sheet
+from teddy_ray.spec import DistillSpec
+from teddy_ray.store import checkpoints, images, records, tensors
+from teddy_ray.store.records import Record
+
+TRACE_POINTS = 50
+IMAGES_A_FILE = 10_000
+PREVIEW_SECONDS = 10.0
+PREVIEW_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of classes x a slice of IPC, optimised as one batch. An image's number is slot · K + class."""
+
+    classes: range
+    slots: range
+
+    @property
+    def name(self) -> str:
+        return f"c{self.classes.start:04d}-s{self.slots.start:04d}"
+
+    @property
+    def class_slots(self) -> list[tuple[int, int]]:
+        return [(class_, slot) for slot in self.slots for class_ in self.classes]
+
+    def images(self, total_classes: int) -> list[int]:
+        return [slot * total_classes + class_ for class_, slot in self.class_slots]
+
+
+def units(classes: int, spec: DistillSpec) -> list[Unit]:
+    """All units: as many classes as fit into ``unit_images``, then as many slots as fit. A larger IPC appends units."""
+    block = min(classes, spec.unit_images)
+    slice_ = max(1, spec.unit_images // block)
+    return [
+        Unit(range(c, min(c + block, classes)), range(s, min(s + slice_, spec.ipc)))
+        for s in range(0, spec.ipc, slice_)
+        for c in range(0, classes, block)
+    ]
+
+
+def tasks(context: Context, base: Record, pool: Sequence[Record]) -> list[Task]:
+    """A task a unit."""
+    spec, real = context.spec.distill, context.real
+    teachers = chosen(spec.match, base, pool) if spec.iterations else []
+    starts = [base] if spec.init == "patches" else []
+    made_by = [record.digest for record in (*teachers, *starts)]
+    inputs = {"teachers": [(record.stage, record.digest) for record in teachers], "base": base.digest}
+    return [
+        Task(
+            "unit",
+            addresses.unit(context.spec, real.digest, made_by, unit.name, unit.images(real.classes)),
+            unit.name,
+            {**inputs, "unit": unit},
+        )
+        for unit in units(real.classes, spec)
+    ]
+
+
+def chosen(which: str, base: Record, pool: Sequence[Record]) -> list[Record]:
+    """The models that "pool", "base" or "both" name."""
+    return {"pool": [*pool], "base": [base], "both": [*pool, base]}[which]
+
+
+def work(context: Context, task: Task) -> None:
+    """One unit: from its initial images to quantised ones."""
+    started = time.monotonic()
+    unit: Unit = task.inputs["unit"]
+    with threads(context.spec.distill.threads):
+        start = _start(context, task, unit)
+        if context.spec.distill.iterations:
+            final, trace, seconds = _optimise(context, task, unit, start)
+        else:
+            final, trace, seconds = start.cpu(), [], time.monotonic() - started
+    labels = torch.tensor([class_ for class_, _ in unit.class_slots])
+    file = tensors.to_bytes({"images": final, "labels": labels})
+    meta = {"name": unit.name, "images": len(labels), "trace": trace, "seconds": seconds}
+    records.commit(context.store, "unit", task.digest, {"images.safetensors": file}, meta)
+    context.store.delete(_checkpoint_key(task))
+
+
+def publish(context: Context, units_done: Sequence[Record]) -> Record:
+    """The set of all units as Parquet, image by image in the order of their numbers."""
+    digest = addresses.image_set("distilled", [record.digest for record in units_done])
+    found = records.find(context.store, "images", digest)
+    if found is not None:
+        return found
+    order: dict[int, tuple[Tensor, Tensor]] = {}
+    for unit, record in zip(units(context.real.classes, context.spec.distill), units_done, strict=True):
+        stored = context.tensors(record, "images.safetensors")
+        order |= dict(zip(unit.images(context.real.classes), zip(stored["images"], stored["labels"], strict=True), strict=True))
+    pictures, labels = zip(*(order[number] for number in sorted(order)), strict=True)
+    return commit_images(context, digest, "distilled", torch.stack(pictures), torch.stack(labels))
+
+
+def commit_images(
+    context: Context, digest: str, name: str, pictures: Tensor, labels: Tensor, *, seconds: float = 0.0
+) -> Record:
+    """A set of images (uint8 N3HW) as Parquet files in the Hugging Face layout; ``seconds``, what choosing them took."""
+    count = -(-len(labels) // IMAGES_A_FILE)
+    files = {
+        f"train-{index:05d}-of-{count:05d}.parquet": images.to_parquet(*part, context.real.class_names)
+        for index, part in enumerate(zip(pictures.split(IMAGES_A_FILE), labels.split(IMAGES_A_FILE), strict=True))
+    }
+    return records.commit(context.store, "images", digest, files, {"name": name, "images": len(labels), "seconds": seconds})
+
+
+def read_images(context: Context, record: Record) -> tuple[Tensor, Tensor]:
+    """What was published, read back: uint8 images (N, 3, H, W) and labels (N,)."""
+    parts = [images.from_parquet(records.read(context.store, file))[:2] for _, file in sorted(record.files.items())]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def content_of(record: Record) -> str:
+    """What the files of a record are, whatever made them."""
+    return content([file for _, file in sorted(record.files.items())])
+
+
+def _start(context: Context, task: Task, unit: Unit) -> Tensor:
+    """The unit's initial images: uint8 real ones, or normalised noise."""
+    spec, real, seed = context.spec.distill, context.real, context.spec.seed
+    if spec.init == "noise":
+        return initial.noise(torch.tensor(unit.images(real.classes)), real.size, seed=seed).to(context.device)
+    if spec.init == "real":
+        return real.train_images[initial.random_real(real.train_labels, unit.class_slots, seed=seed)].to(context.device)
+    model = context.model(context.record("base", task.inputs["base"]))
+
+    def logits(x: Tensor) -> Tensor:
+        with precision(context.device, bfloat16=context.bfloat16):
+            return model(x).float()  # type: ignore[no-any-return]
+
+    return initial.real_patches(
+        real.train_images,
+        real.train_labels,
+        unit.class_slots,
+        logits=logits,
+        pixels=real.pixels,
+        device=context.device,
+        candidates=spec.patch_candidates,
+        seed=seed,
+    )
+
+
+def _optimise(
+    context: Context, task: Task, unit: Unit, start: Tensor
+) -> tuple[Tensor, list[dict[str, float]], float]:
+    """Algorithm 1's loop with what surrounds it: checkpoints, the trace, progress, previews. The quantised images."""
+    spec, key = context.spec.distill, _checkpoint_key(task)
+    synthesis = _synthesis(context, task, unit, start)
+    resumed = checkpoints.load(context.store, key) or {}
+    trace = resumed.pop("trace", torch.zeros(0, 4, dtype=torch.float64)).tolist()
+    before = float(resumed.pop("seconds", torch.tensor(0.0)))
+    if resumed:
+        synthesis.load_state(resumed)
+    started, saved, shown, first = time.monotonic(), time.monotonic(), 0.0, synthesis.iteration
+    while synthesis.iteration < spec.iterations:
+        iteration = synthesis.iteration
+        loss = synthesis.step()
+        now = time.monotonic()
+        if iteration % max(1, spec.iterations // TRACE_POINTS) == 0 or iteration + 1 == spec.iterations:
+            trace.append([iteration, *_finite(loss, task, iteration, spec.lr)])
+        if context.due():
+            speed = len(start) * (iteration + 1 - first) / (now - started)
+            _say(context, task, synthesis, loss, speed)
+        if now - shown > PREVIEW_SECONDS:
+            shown = now
+            _preview(context, task, synthesis)
+        if now - saved > spec.checkpoint_seconds:
+            saved = now
+            extra = {"trace": torch.tensor(trace, dtype=torch.float64), "seconds": torch.tensor(before + now - started)}
+            checkpoints.save(context.store, key, synthesis.state() | extra)
+    _preview(context, task, synthesis)
+    final = context.real.pixels.quantise(synthesis.x.detach()).cpu()
+    names = ("iteration", "loss", "statistics", "class")
+    return final, [dict(zip(names, point, strict=True)) for point in trace], before + time.monotonic() - started
+
+
+def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synthesis:
+    real = context.real
+    x = real.pixels.normalise(start) if start.dtype == torch.uint8 else start
+    labels = torch.tensor([class_ for class_, _ in unit.class_slots], device=context.device)
+    teachers = [
+        Teacher(context.model(context.record(stage, digest)), x[:2]) for stage, digest in task.inputs["teachers"]
+    ]
+    return Synthesis(
+        x,
+        labels,
+        images_B=torch.tensor(unit.images(real.classes)),
+        teachers=teachers,
+        settings=_settings(context),
+        pixels=real.pixels,
+        flip=real.flip,
+        seed=context.spec.seed,
+        unit=unit.name,
+    )
+
+
+def _settings(context: Context) -> Settings:
+    spec = context.spec.distill
+    return Settings(
+        iterations=spec.iterations,
+        models_per_step=spec.models_per_step,
+        optimizer=spec.optimizer,
+        lr=spec.lr,
+        betas=spec.betas,
+        class_weight=spec.class_weight,
+        statistics_weight=spec.statistics_weight,
+        first_layer_weight=spec.first_layer_weight,
+        crop_scale=spec.crop_scale,
+        shared_crop=spec.shared_crop,
+        bfloat16=context.bfloat16,
+    )
+
+
+def _finite(loss: Loss, task: Task, iteration: int, lr: float) -> tuple[float, float, float]:
+    """The loss's numbers, or a refusal to go on with ones that are none."""
+    numbers = torch.stack(tuple(loss)).double()
+    if not torch.isfinite(numbers).all():
+        raise WorldError(
+            f"the loss of unit {task.name} is {float(loss.total)} at iteration {iteration}: lower distill.lr (now {lr:g})"
+            " or distill.class_weight; nothing of this unit was kept"
+        )
+    total, statistics, classification = numbers.tolist()
+    return total, statistics, classification
+
+
+def _say(context: Context, task: Task, synthesis: Synthesis, loss: Loss, speed: float) -> None:
+    total, statistics, classification = _finite(loss, task, synthesis.iteration - 1, context.spec.distill.lr)
+    context.progress(
+        "distill",
+        task.name,
+        synthesis.iteration,
+        context.spec.distill.iterations,
+        **{"loss": total, "statistics": statistics, "class": classification, "images_per_second": speed},
+    )
+
+
+def _preview(context: Context, task: Task, synthesis: Synthesis) -> None:
+    """A small picture of the unit as it is now; the driver joins them into the contact sheet."""
+    pictures = context.real.pixels.quantise(synthesis.x.detach()[:PREVIEW_IMAGES]).cpu()
+    columns = min(len(pictures), len(task.inputs["unit"].classes), 10)
+    png = base64.b64encode(contact_sheet(pictures, columns=columns)).decode()
+    context.emit(event("preview", "distill", task=task.name, png=png))
+
+
+def _checkpoint_key(task: Task) -> str:
+    return f"artifacts/unit/{task.digest}/resume"

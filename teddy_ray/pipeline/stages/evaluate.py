@@ -1,0 +1,117 @@
+"""evaluate: students trained on the synthetic set and on its controls, with equal labels, recipe and steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from teddy_ray.errors import WorldError
+from teddy_ray.method.randomness import seed_of
+from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe
+from teddy_ray.method.views import Geometry
+from teddy_ray.pipeline import addresses
+from teddy_ray.pipeline.context import Context, Task, threads
+from teddy_ray.pipeline.stages.base import test_accuracy
+from teddy_ray.pipeline.stages.distill import content_of, read_images
+from teddy_ray.store import labels as label_files
+from teddy_ray.store import records
+from teddy_ray.store.labels import SoftLabels
+from teddy_ray.store.records import Record
+
+CURVE_POINTS = 10
+
+
+def tasks(context: Context, sets: Mapping[str, Record], labels: Mapping[str, Sequence[Record]]) -> list[Task]:
+    """A task a student. Student seed s sees the s-th draw of random real images; the other sets are one each."""
+    spec, result = context.spec.evaluate, []
+    for (name, images), student, regime, seed in product(sets.items(), spec.students, spec.regimes, range(spec.seeds)):
+        if name.startswith("random-") and name != f"random-{seed}":
+            continue
+        shards = labels[name]
+        job = (student, regime, seed)
+        digest = addresses.student(
+            context.spec, context.real.digest, content_of(images), [content_of(shard) for shard in shards], job
+        )
+        inputs = {
+            "set": name.split("-")[0],
+            "student": student,
+            "regime": regime,
+            "seed": seed,
+            "images": images.digest,
+            "labels": [shard.digest for shard in shards],
+        }
+        result.append(Task("student", digest, f"{name}-{student}-{regime}-{seed}", inputs))
+    return result
+
+
+def work(context: Context, task: Task) -> None:
+    """One student, from its first weights to its accuracy after the last epoch."""
+    started = time.monotonic()
+    spec, inputs = context.spec.evaluate, task.inputs
+    labelled = _labelled(context, task)
+    steps = -(-len(labelled.images) // spec.batch_size)
+    seed = seed_of(context.spec.seed, "student", inputs["seed"])
+    with threads(spec.threads):
+        model = context.place(context.new_model(inputs["student"], seed=seed))
+        trainer = Trainer(model, _recipe(context, inputs["regime"]), steps_per_epoch=steps)
+        curve = []
+        for epoch in context.watched(range(spec.epochs), "evaluate", task.name, 0, spec.epochs):
+            loss = trainer.epoch(
+                labelled.batches(
+                    regime=inputs["regime"],
+                    epoch=epoch,
+                    batch_size=spec.batch_size,
+                    temperature=trainer.recipe.temperature,
+                    seed=seed,
+                )
+            )
+            if (epoch + 1) % max(1, spec.epochs // CURVE_POINTS) == 0 or epoch + 1 == spec.epochs:
+                curve.append({"epoch": epoch + 1, "loss": loss, "accuracy": test_accuracy(context, model)})
+    if not all(torch.isfinite(torch.tensor(point["loss"])) for point in curve):
+        raise WorldError(f"the loss of student {task.name} is not finite: lower evaluate.lr (now {spec.lr:g})")
+    meta = {
+        **{name: inputs[name] for name in ("set", "student", "regime", "seed")},
+        "accuracy": curve[-1]["accuracy"],
+        "curve": curve,
+        "steps": trainer.step,
+        "seconds": time.monotonic() - started,
+    }
+    records.commit(context.store, "student", task.digest, {}, meta)
+
+
+def _recipe(context: Context, regime: str) -> TrainingRecipe:
+    spec = context.spec.evaluate
+    return TrainingRecipe(
+        epochs=spec.epochs,
+        optimizer=spec.optimizer,
+        lr=spec.lr,
+        lr_end=spec.lr_end,
+        weight_decay=spec.weight_decay,
+        # A hard label has no temperature.
+        temperature=1.0 if regime == "hard" else spec.temperature,
+        bfloat16=context.bfloat16,
+    )
+
+
+def _labelled(context: Context, task: Task) -> LabelledViews:
+    pictures, classes = read_images(context, context.record("images", task.inputs["images"]))
+    shards = [context.record("labels", digest) for digest in task.inputs["labels"]]
+    read = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
+    order = torch.argsort(_joined(read, "view") * len(pictures) + _joined(read, "image"))
+    geometry = Geometry(*(_joined(read, field.name)[order] for field in fields(Geometry)))
+    device = context.device
+    return LabelledViews(
+        images=context.real.pixels.normalise(pictures.to(device)),
+        labels=classes.to(device),
+        geometry=geometry.to(device),
+        logits=_joined(read, "logits")[order].float().to(device),
+    )
+
+
+def _joined(shards: Sequence[SoftLabels], name: str) -> Tensor:
+    return torch.cat([getattr(shard, name) for shard in shards])
