@@ -125,6 +125,8 @@ class DistillSpec(Part):
     """The weight of Eq. 7's two statistics terms: 1 in the paper, 0 to see what they do."""
     first_layer_weight: Annotated[float, Field(ge=0)] = 1.0
     """The first BatchNorm's weight in the sum over layers: 1 in Eq. 7, 10 in SRe2L's code."""
+    class_means_weight: Annotated[float, Field(ge=0)] = 0.0
+    """The weight of a term that the paper does not have: how far each class's mean feature is from that of real images."""
     crop_scale: Share = 0.5
     shared_crop: bool = False
     """One crop for the whole batch, as SRe2L's code does, instead of one an image."""
@@ -179,8 +181,8 @@ class ComputeSpec(Part):
     """auto: bfloat16 where the device has its instructions."""
     executor: Literal["auto", "inline", "ray"] = "auto"
     """auto: inline for one worker or where Ray is not installed, else a local Ray."""
-    workers: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """0: one a GPU, or one a CPU core."""
+    workers: Annotated[int, Field(ge=0, le=100_000)] = 1
+    """0: one a GPU, or one a CPU core. One worker needs no Ray, whose start costs more than a small run."""
 
 
 class Spec(Part):

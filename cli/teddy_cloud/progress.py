@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,14 +23,14 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from teddy_ray.pipeline.events import Event
-from teddy_ray.report.text import listed
+from teddy_ray.report.text import count, listed, printable
 
 LINE_SECONDS = 10.0
 """A log gets at most one progress line in this time."""
 
 TASKS = {
     "data": "dataset",
-    "base": "epoch",
+    "base": "model",
     "pool": "member",
     "distill": "unit",
     "relabel": "shard",
@@ -40,51 +40,76 @@ TASKS = {
 
 
 @dataclass
+class Running:
+    """A task on its way: the share of its steps that is done, and its latest numbers."""
+
+    share: float
+    values: dict[str, float]
+
+
+@dataclass
 class StageProgress:
-    """How far a stage is. ``fresh`` work is what this attempt has to do: the reused tasks say nothing about speed."""
+    """How far a stage is. ``seconds`` is None until it is done."""
 
     name: str
     started: float
     total: int
     reused: int
-    finished: set[str] = field(default_factory=set)
-    running: dict[str, Event] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
-    now: float = 0.0
+    now: float
     seconds: float | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    _finished: set[str] = field(default_factory=set)
+    _running: dict[str, Running] = field(default_factory=dict)
+    _origin: tuple[float, float] | None = None
 
     def advance(self, event: Event) -> None:
         """Takes a ``progress`` or ``task_done`` event of this stage."""
         self.now, task = event["time"], event["task"]
         if event["kind"] == "task_done":
-            self.finished.add(task)
-            self.running.pop(task, None)
-        elif task not in self.finished:  # a late event of a finished task would never leave again
-            self.running[task] = event
-            self.numbers = _combine([event.get("values", {}) for event in self.running.values()])
+            self._finished.add(task)
+            self._running.pop(task, None)
+        elif task not in self._finished:  # a late event would bring back a task that never ends again
+            before = self._running.get(task, Running(0.0, {}))
+            # Some events only say how far a task is: its numbers stay.
+            values = {**before.values, **event.get("values", {})}
+            self._running[task] = Running(event["done"] / event["total"], values)
+            self.numbers = _combine([running.values for running in self._running.values()]) or self.numbers
+        # The pace counts from the first event on, since a task that goes on from a checkpoint starts half done.
+        self._origin = self._origin or (self.now, self._work())
 
     @property
     def done(self) -> int:
-        return self.reused + len(self.finished)
+        """Tasks that are committed, now or earlier."""
+        return self.reused + len(self._finished)
 
     @property
-    def fraction(self) -> float:
-        return (self.reused + self._fresh_done()) / self.total if self.total else 1.0
+    def share(self) -> float:
+        """Of all tasks' work."""
+        return 1.0 if self.seconds is not None or not self.total else self._work() / self.total
+
+    @property
+    def outcome(self) -> str:
+        """How the stage ended, or would end: empty while there is work."""
+        if self.reused == self.total:
+            return "reused" if self.total else "nothing to do"
+        return "" if self.seconds is None else duration(self.seconds)
 
     def left(self) -> float | None:
         """Seconds still to go at the pace so far, or None before there is one."""
-        elapsed, fresh = self.now - self.started, self._fresh_done()
-        return elapsed * (self.total - self.reused - fresh) / fresh if fresh > 0 and elapsed > 0 else None
+        since, begun = self._origin or (self.now, 0.0)
+        elapsed, made = self.now - since, self._work() - begun
+        return elapsed * (self.total - self._work()) / made if made > 0 and elapsed > 0 else None
 
     def tasks(self) -> str:
         """``10 units``."""
-        return f"{self.total} {TASKS[self.name]}{'' if self.total == 1 else 's'}"
+        return count(self.total, TASKS[self.name])
 
-    def _fresh_done(self) -> float:
-        return len(self.finished) + sum(event["done"] / max(event["total"], 1) for event in self.running.values())
+    def _work(self) -> float:
+        """In tasks."""
+        return self.done + sum(running.share for running in self._running.values())
 
 
-def _combine(running: list[Mapping[str, float]]) -> dict[str, float]:
+def _combine(running: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Speeds add up over the running tasks; everything else is their mean."""
     combined = {}
     for name in {name: None for values in running for name in values}:
@@ -151,20 +176,25 @@ class Progress:
             self._take(event)
 
     def _take(self, event: Event) -> None:
-        kind, name = event["kind"], event["stage"]
-        if kind == "stage_started":
-            stage = StageProgress(name, event["time"], event["total"], event.get("done", 0), now=event["time"])
-            self._stages[name] = stage
-            self._view.started(stage)
-        elif kind == "note":
+        kind = event["kind"]
+        if kind == "note":
             self._view.note(event)
+        elif kind in ("progress", "task_done"):
+            self._stages[event["stage"]].advance(event)
+            self._view.advanced(self._stages[event["stage"]])
+        elif kind == "stage_started":
+            self._start(event, event["total"], event["done"])
         elif kind == "stage_done":
-            stage = self._stages[name]
+            # The report has no tasks to announce: it only says that it is done.
+            stage = self._stages.get(event["stage"]) or self._start(event, 1, 0)
             stage.now, stage.seconds = event["time"], event["values"]["seconds"]
             self._view.ended(stage)
-        elif kind in ("progress", "task_done"):
-            self._stages[name].advance(event)
-            self._view.advanced(self._stages[name])
+
+    def _start(self, event: Event, total: int, done: int) -> StageProgress:
+        stage = StageProgress(event["stage"], event["time"], total, done, event["time"])
+        self._stages[stage.name] = stage
+        self._view.started(stage)
+        return stage
 
     def kept(self, store: str) -> str:
         """What an interrupted run leaves: ``base, pool and 3 of 7 units are kept in teddy-store; go on with``."""
@@ -187,24 +217,22 @@ class Lines:
 
     def started(self, stage: StageProgress) -> None:
         reused = f", {stage.reused} of them reused" if stage.reused else ""
-        text = "reused" if stage.reused == stage.total else f"started: {stage.tasks()}{reused}"
-        self._print(stage.now, f"{stage.name} {text}")
+        self._print(stage.now, f"{stage.name} {stage.outcome or f'started: {stage.tasks()}{reused}'}")
 
     def advanced(self, stage: StageProgress) -> None:
         if stage.now - self._last < LINE_SECONDS:
             return
         left = stage.left()
-        parts = [describe(stage.numbers), "" if left is None else f"{duration(left)} left"]
-        self._print(
-            stage.now, ", ".join([f"{stage.name} {stage.done}/{stage.tasks()}", *(part for part in parts if part)])
-        )
+        how_far = f"{stage.done}/{stage.tasks()}" if stage.total > 1 else f"{stage.share:.0%}"
+        parts = (how_far, describe(stage.numbers), "" if left is None else f"{duration(left)} left")
+        self._print(stage.now, f"{stage.name} {', '.join(part for part in parts if part)}")
 
     def ended(self, stage: StageProgress) -> None:
         if stage.reused < stage.total:
-            self._print(stage.now, f"{stage.name} done in {duration(stage.seconds or 0)}")
+            self._print(stage.now, f"{stage.name} done in {stage.outcome}")
 
     def note(self, event: Event) -> None:
-        self._print(event["time"], f"{event['stage']}: {event['message']}")
+        self._print(event["time"], f"{event['stage']}: {printable(event['message'])}")
 
     def _print(self, moment: float, text: str) -> None:
         self._last = moment
@@ -271,12 +299,11 @@ class _Clock(ProgressColumn):
 
 def _row(stage: StageProgress) -> dict[str, Any]:
     """A row's fields: copies, since Rich draws from a thread of its own."""
-    reused = stage.reused == stage.total
     left = stage.left()
     return {
-        "completed": 1.0 if stage.seconds is not None else stage.fraction,
+        "completed": stage.share,
         "count": f"{stage.done}/{stage.tasks()}",
         "started": stage.started,
         "ends": None if left is None else stage.now + left,
-        "outcome": "reused" if reused else "" if stage.seconds is None else duration(stage.seconds),
+        "outcome": stage.outcome,
     }

@@ -88,7 +88,7 @@ def where(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("images", f"{folder}/dataset/"),
         ("labels", f"{folder}/labels/"),
         ("page", page(results)),
-        ("results", f"{folder}/report/results.json"),
+        ("results", f"{folder}/results.json"),
     ]
 
 

@@ -74,8 +74,9 @@ def _find(source: str) -> tuple[Source, tuple[()] | tuple[Path]]:
 def _existing(source: str, text: str) -> Path:
     path = Path(text).expanduser()
     if not text or not path.exists():
+        near = "" if ":" in source else nearest(source, list(SOURCES))
         raise UserError(
-            f"data.source = '{source}': there is no {text or 'path in it'}{nearest(source, list(SOURCES))}; a source is"
+            f"data.source = '{source}': there is no {text or 'path in it'}{near}; a source is"
             " digits, cifar10, cifar100, folder:PATH (an image folder), or the PATH of Parquet"
         )
     return path

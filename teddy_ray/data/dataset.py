@@ -174,8 +174,8 @@ def _check_labels(rows: Rows, names: Sequence[str]) -> None:
     wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= len(names)))
     if wrong.size:
         raise UserError(
-            f"{rows.where(int(wrong[0]))} has label {rows.labels[wrong[0]]}, but the training split's labels and class names"
-            f" go from 0 to {len(names) - 1}; mend it (a test split without labels cannot be used: leave its files out)"
+            f"{rows.where(int(wrong[0]))} has label {rows.labels[wrong[0]]}, but the dataset's classes go from 0 to"
+            f" {len(names) - 1}; mend it (a test split without labels cannot be used: leave its files out)"
         )
 
 

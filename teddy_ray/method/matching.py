@@ -19,19 +19,33 @@ from teddy_ray.method.statistics import Recorder, Statistics, running_statistics
 
 
 class Teacher:
-    """A frozen model of the real data with its remembered statistics. Switching teachers costs nothing."""
+    """A frozen model of the real data with what it remembers of them. Switching teachers costs nothing.
 
-    def __init__(self, model: nn.Module, example_BCHW: Tensor) -> None:
+    ``class_means_KD``: the mean feature of each class of real images, for the term that Eq. 7 lacks; see ``class_distance``.
+    """
+
+    def __init__(self, model: nn.Module, example_BCHW: Tensor, class_means_KD: Tensor | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.remembered = running_statistics(self.model, example_BCHW)
+        self.class_means = class_means_KD
 
 
 class Loss(NamedTuple):
-    """Eq. 7 and its two parts, unweighted, as scalars."""
+    """What a teacher says of a batch: the weighted sum, and its parts unweighted. All scalars."""
 
     total: Tensor
     statistics: Tensor
     classification: Tensor
+
+
+class Weights(NamedTuple):
+    """The weights in the sum; those of Eq. 7 as the paper has it."""
+
+    statistics: float = 1.0
+    classification: float = 1.0
+    """u. SRe2L writes CE + r_bn · (…): the same up to scale, with u = 1 / r_bn."""
+    first_layer: float = 1.0
+    class_means: float = 0.0
 
 
 def distance(seen: Statistics, remembered: Statistics, *, first_layer_weight: float) -> Tensor:
@@ -43,19 +57,30 @@ def distance(seen: Statistics, remembered: Statistics, *, first_layer_weight: fl
     return torch.dot(weights, means + variances)
 
 
-def eq7(
-    teacher: Teacher,
-    x_BCHW: Tensor,
-    y_B: Tensor,
-    *,
-    class_weight: float,
-    statistics_weight: float = 1.0,
-    first_layer_weight: float = 1.0,
-) -> Loss:
-    """Eq. 7 for one teacher; ``class_weight`` is u. SRe2L writes CE + r_bn · (…): the same up to scale, with u = 1 / r_bn."""
+def class_distance(features_BD: Tensor, y_B: Tensor, class_means_KD: Tensor) -> Tensor:
+    """The mean, over the classes in the batch, of ‖ mean feature of the class − that of real images ‖₂.
+
+    A linear head's gradient is (Cov + μμᵀ) W − [π_c μ_c]_c: Eq. 7's statistics stand for its first part and do not see
+    labels at all (permuting y leaves them as they are); the class means are the second part (method.md 2.3; EDC and LPLD
+    add class-wise statistics for the same reason). Ours, not the paper's.
+    """
+    members_KB = functional.one_hot(y_B, len(class_means_KD)).to(features_BD.dtype).T
+    counts_K = members_KB.sum(dim=1)
+    means_KD = members_KB @ features_BD / counts_K.clamp(min=1)[:, None]
+    apart_K = torch.linalg.vector_norm(means_KD - class_means_KD, dim=1)
+    return (apart_K * (counts_K > 0)).sum() / (counts_K > 0).sum()
+
+
+def eq7(teacher: Teacher, x_BCHW: Tensor, y_B: Tensor, weights: Weights) -> Loss:
+    """Eq. 7 for one teacher, and, where it has a weight, the distance of class means."""
     with Recorder(teacher.model) as seen:
         logits = teacher.model(x_BCHW)
-    statistics = distance(seen.statistics, teacher.remembered, first_layer_weight=first_layer_weight)
+    statistics = distance(seen.statistics, teacher.remembered, first_layer_weight=weights.first_layer)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     classification = functional.cross_entropy(wide, y_B)
-    return Loss(statistics_weight * statistics + class_weight * classification, statistics, classification)
+    total = weights.statistics * statistics + weights.classification * classification
+    if weights.class_means:
+        if teacher.class_means is None:
+            raise ValueError("a weight on class means needs a teacher that has them")
+        total = total + weights.class_means * class_distance(seen.features, y_B, teacher.class_means)
+    return Loss(total, statistics, classification)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 Statistics = list[tuple[Tensor, Tensor]]
@@ -23,32 +24,39 @@ def batch_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     Biased, as SRe2L's code has it, although PyTorch accumulates the unbiased one into running_var: the factor
     m / (m - 1), m = B·H·W, matters on 1x1 maps only (method.md 2.4, point 5).
     """
-    wide = x_BCHW if x_BCHW.dtype == torch.float64 else x_BCHW.float()
-    variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+    variance, mean = torch.var_mean(_wide(x_BCHW), dim=(0, 2, 3), correction=0)
     return mean, variance
 
 
+def head(model: nn.Module) -> nn.Linear:
+    """The last linear layer, whose inputs are the model's features."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
 class Recorder:
-    """Collects batch statistics while its model runs: ``with Recorder(model) as seen: model(x); seen.statistics``."""
+    """Collects batch statistics and features while its model runs: ``with Recorder(model) as seen: model(x)``."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.statistics: Statistics = []
+        self.features: Tensor = torch.empty(0)
+        """What the head was given, (B, D), float32 or wider."""
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Recorder:
-        self._handles = [layer.register_forward_pre_hook(self._record()) for layer in layers(self.model)]
+        self._handles = [layer.register_forward_pre_hook(self._record_statistics) for layer in layers(self.model)]
+        self._handles.append(head(self.model).register_forward_pre_hook(self._record_features))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _record(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.statistics.append(batch_statistics(inputs[0]))
+    def _record_statistics(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.statistics.append(batch_statistics(inputs[0]))
 
-        return hook
+    def _record_features(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.features = _wide(inputs[0])
 
 
 def running_statistics(model: nn.Module, x_BCHW: Tensor) -> Statistics:
@@ -77,6 +85,23 @@ def estimate_again(model: nn.Module, batches: Iterable[Tensor]) -> None:
     model.eval()
     for layer in layers(model):
         layer.momentum = 0.1
+
+
+@torch.no_grad()
+def class_means(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Tensor:
+    """The mean feature (K, D) of each class over ``batches`` of real images (B, 3, H, W) and their classes (B,)."""
+    sums = counts = torch.zeros((), device=next(model.parameters()).device)
+    with Recorder(model) as seen:
+        for images, labels in batches:
+            model(images)
+            members_KB = functional.one_hot(labels, classes).to(seen.features.dtype).T
+            sums, counts = sums + members_KB @ seen.features, counts + members_KB.sum(dim=1)
+            seen.statistics.clear()
+    return sums / counts.clamp(min=1)[:, None]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _buffer(value: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from teddy_ray.method import views
-from teddy_ray.method.matching import Loss, Teacher, eq7
+from teddy_ray.method.matching import Loss, Teacher, Weights, eq7
 from teddy_ray.method.optimisation import cosine, precision
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.randomness import permutation
@@ -32,9 +32,7 @@ class Settings:
     optimizer: str
     lr: float
     betas: tuple[float, float]
-    class_weight: float
-    statistics_weight: float
-    first_layer_weight: float
+    weights: Weights
     crop_scale: float
     shared_crop: bool
     bfloat16: bool
@@ -129,14 +127,7 @@ class Synthesis:
         """Add one teacher's share of the gradient to ``seen.grad``. One at a time: memory does not grow with n."""
         settings = self.settings
         with precision(seen.device, bfloat16=settings.bfloat16):
-            loss = eq7(
-                teacher,
-                seen,
-                self.labels,
-                class_weight=settings.class_weight,
-                statistics_weight=settings.statistics_weight,
-                first_layer_weight=settings.first_layer_weight,
-            )
+            loss = eq7(teacher, seen, self.labels, settings.weights)
         # The mean over the n models, so that neither lr nor weights depend on n (method.md 2.4, point 10).
         (loss.total / settings.models_per_step).backward()
         return loss.total.detach(), loss.statistics.detach(), loss.classification.detach()

@@ -132,7 +132,8 @@ def _panel(
         mpl.rcdefaults()  # or a matplotlibrc of the machine's would change the bytes
         for key, value in _style(name).items():
             mpl.rcParams[key] = value
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, HEIGHT))
+        figure.subplots_adjust(left=0.14, right=0.98, top=0.96, bottom=0.22)  # alike in all panels, so that they align
         axes = figure.add_subplot()
         for line in lines:
             _draw(axes, line)
@@ -198,17 +199,20 @@ def _finish(axes: Axes, xlabel: str, lines: Sequence[Line], *, log: bool) -> Non
 
     axes.set_xlabel(xlabel, loc="right")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     values = [y for line in lines for y in line.y]
     if log and min(values) > 0 and max(values) / min(values) > 5:
         axes.set_yscale("log")
         wide = max(values) / min(values) > 100
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    return f"{value / 1000:,g}k" if abs(value) >= 10_000 else f"{value:,g}"
 
 
 def _inline(svg: str) -> str:

@@ -31,8 +31,11 @@ REGIMES_MEAN = {
     "fixed": "one soft label an image",
     "hard": "the class alone",
 }
-HLR_MEANS = "full minus distilled with hard labels: what is lost without soft labels; lower is better"
-IOR_MEANS = "distilled minus random with equal labels, student and steps: what the images add; higher is better"
+RANK_MEANS = (
+    "HLR: full minus distilled with hard labels, what is lost without soft labels; lower is better. IOR: distilled"
+    " minus random with equal labels, student and steps, what the images add; higher is better. Both in points, by the"
+    " definitions of DD-Ranking v0.2 (arXiv 2505.13300)."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +151,8 @@ def how_to_read(results: Results) -> str:
     return (
         "Accuracy is top-1 in percent after the last epoch (no epoch was chosen by it), on the real test set of"
         f" {count(tested, 'image')}, where one image is {100 / tested:.2g} points. The spread is the sample standard"
-        " deviation over n seeds; one seed has none, and decides nothing. Ahead and behind mean by more than both spreads"
-        " together. The set that is so ahead of every other of its size is bold."
+        " deviation over n seeds; one seed has none, and decides nothing. Ahead and behind mean by more than both"
+        " spreads together. The set that is so ahead of every other of its size is bold."
     )
 
 
@@ -161,12 +164,7 @@ def markdown(results: Results) -> str:
     ]
     parts += ["## Scores", *scores_markdown(results)]
     if results["rank"]:
-        parts += [
-            "## DD-Ranking",
-            rank_markdown(results),
-            f"HLR: {HLR_MEANS}. IOR: {IOR_MEANS}. Both in points, as in v0.2",
-        ]
-        parts[-1] += " (arXiv 2505.13300)."
+        parts += ["## DD-Ranking", rank_markdown(results), RANK_MEANS]
     cells = [(stage, duration(seconds), note) for stage, seconds, note in seconds_rows(results)]
     parts += ["## Time of this attempt", markdown_table(("Stage", "Time", "Reused"), cells, right=[1])]
     return "\n\n".join(parts) + "\n"
@@ -281,7 +279,7 @@ def _stands(distilled: Score, control: Score) -> str:
     """A summary's words, with a place for the control's name."""
     outcome = _outcome(distilled, control)
     if outcome == "unknown":
-        side = "ahead of" if distilled["accuracy"] > control["accuracy"] else "not ahead of"
+        side = "ahead of" if distilled["accuracy"] > control["accuracy"] else "behind"
         return f"{side} {{}} in one seed with"
     return {"ahead": "ahead of {} with", "level": "level with {} with", "behind": "behind {} with"}[outcome]
 

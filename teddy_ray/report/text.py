@@ -35,8 +35,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, r
 
 
 def yaml(value: object) -> str:
-    """``value`` as a double-quoted YAML string on one line (a JSON string is one, once what YAML forbids is gone)."""
-    return json.dumps(printable(str(value)), ensure_ascii=False)
+    """``value`` as a double-quoted YAML string on one line, without tags."""
+    # A JSON string is one, once the characters are gone that YAML forbids.
+    return json.dumps(printable(str(value)), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,7 @@ def read(data: bytes, *, name: str) -> pa.Table:
     """All of a Parquet file, checksums checked; WorldError naming it where it is damaged or something else."""
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         raise damaged(name, error) from error
 
 

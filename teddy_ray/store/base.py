@@ -1,7 +1,8 @@
 """What every store can do: the few verbs that stages, records and ``pull`` are written against.
 
 A key is a relative path of plain names, ``artifacts/base/3f…/record.json``; a prefix is the beginning of keys, and
-need not end at a ``/``. Every write is whole or not there: no reader ever sees half of one.
+need not end at a ``/``. No key is another's folder (``a`` and ``a/b``): a file system cannot hold
+both. Every write is whole or not there: no reader ever sees half of one.
 """
 
 from __future__ import annotations

@@ -193,8 +193,10 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _explain(error: OSError, path: Path) -> UserError | WorldError:
     """The sentence for an operating system's error at ``path``."""
-    if isinstance(error, (FileNotFoundError, IsADirectoryError)):
+    if isinstance(error, FileNotFoundError):
         return MissingKeyError(f"there is no file {error.filename or path}")
+    if isinstance(error, IsADirectoryError):
+        return MissingKeyError(f"there is no file {path}, but a folder")
     if error.errno in _FULL:
         return WorldError(
             f"disk full at {path} ({error.strerror}): "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from teddy_ray.errors import WorldError
-from teddy_ray.method import initial
-from teddy_ray.method.matching import Loss, Teacher
+from teddy_ray.method import initial, views
+from teddy_ray.method.matching import Loss, Teacher, Weights
 from teddy_ray.method.optimisation import precision
+from teddy_ray.method.statistics import class_means
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task, content, threads
@@ -25,6 +26,8 @@ from teddy_ray.store.records import Record
 
 TRACE_POINTS = 50
 IMAGES_A_FILE = 10_000
+CLASS_MEAN_IMAGES = 100
+"""Real images of each class whose mean feature stands for the class."""
 PREVIEW_SECONDS = 10.0
 PREVIEW_IMAGES = 100
 
@@ -199,9 +202,8 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     real = context.real
     x = real.pixels.normalise(start) if start.dtype == torch.uint8 else start
     labels = torch.tensor([class_ for class_, _ in unit.class_slots], device=context.device)
-    teachers = [
-        Teacher(context.model(context.record(stage, digest)), x[:2]) for stage, digest in task.inputs["teachers"]
-    ]
+    found = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["teachers"]]
+    teachers = [Teacher(model, x[:2], _class_means(context, model)) for model in found]
     return Synthesis(
         x,
         labels,
@@ -215,6 +217,31 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     )
 
 
+def _class_means(context: Context, model: nn.Module) -> Tensor | None:
+    """What the model makes of a sample of real images, class by class, seen through crops like the synthetic ones."""
+    spec, real = context.spec.distill, context.real
+    if not spec.class_means_weight:
+        return None
+    rows = torch.cat([torch.nonzero(real.train_labels == c)[:CLASS_MEAN_IMAGES, 0] for c in range(real.classes)])
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for part in rows.split(250):
+            view = views.draw(
+                context.spec.seed,
+                part,
+                torch.ones_like(part),
+                crop_scale=spec.crop_scale,
+                flip=real.flip,
+                cutmix=False,
+                images=len(part),
+            )
+            images = real.pixels.normalise(real.train_images[part].to(context.device))
+            yield views.crop(images, view.to(context.device)), real.train_labels[part].to(context.device)
+
+    with precision(context.device, bfloat16=context.bfloat16):
+        return class_means(model, batches(), real.classes)
+
+
 def _settings(context: Context) -> Settings:
     spec = context.spec.distill
     return Settings(
@@ -223,9 +250,12 @@ def _settings(context: Context) -> Settings:
         optimizer=spec.optimizer,
         lr=spec.lr,
         betas=spec.betas,
-        class_weight=spec.class_weight,
-        statistics_weight=spec.statistics_weight,
-        first_layer_weight=spec.first_layer_weight,
+        weights=Weights(
+            statistics=spec.statistics_weight,
+            classification=spec.class_weight,
+            first_layer=spec.first_layer_weight,
+            class_means=spec.class_means_weight,
+        ),
         crop_scale=spec.crop_scale,
         shared_crop=spec.shared_crop,
         bfloat16=context.bfloat16,
