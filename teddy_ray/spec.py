@@ -3,8 +3,8 @@
     spec = resolve(recipe="teddy-prior", file={}, overrides={"distill.ipc": 10})
     Spec.from_json(spec.to_json()).digest == spec.digest
 
-Values come from the recipe, then a TOML file, then ``--set``; the first that says something impossible is refused by name.
-The paper's open choices (method.md 2.4) are fields here; each recipe says where its values are from.
+Values come from the recipe, then a TOML file, then ``--set``; what is impossible is refused by name.
+The paper's open choices are fields here; each recipe says where its values are from.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class DistillSpec(Part):
     first_layer_weight: Annotated[float, Field(ge=0)] = 1.0
     """The first BatchNorm's weight in the sum over layers: 1 in Eq. 7, 10 in SRe2L's code."""
     class_means_weight: Annotated[float, Field(ge=0)] = 0.0
-    """The weight of a term that the paper does not have: how far each class's mean feature is from that of real images."""
+    """The weight of a term that the paper lacks: how far each class's mean feature is from that of real images."""
     crop_scale: Share = 0.5
     shared_crop: bool = False
     """One crop for the whole batch, as SRe2L's code does, instead of one an image."""
@@ -134,6 +134,8 @@ class DistillSpec(Part):
     """Gaussian noise, random real images, or the real patches that the base model finds easiest (RDED)."""
     patch_candidates: Annotated[int, Field(ge=1, le=10_000)] = 30
     """patches: real crops among which the base model chooses, for each synthetic image."""
+    mosaic: Annotated[int, Field(ge=1, le=8)] = 1
+    """patches: an image starts as mosaic x mosaic of them, each so much smaller."""
     unit_images: Count = 50
     """The batch of a unit: as many classes as fit, then as many images of each as fit."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -174,7 +176,7 @@ class EvaluateSpec(Part):
 
 
 class ComputeSpec(Part):
-    """Where the work runs. ``device`` and ``precision`` can change bytes; the other two cannot, and are in no digest."""
+    """Where the work runs. ``device`` and ``precision`` can change bytes; the others cannot, and are in no digest."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -290,15 +292,46 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 def _explain(error: ValidationError) -> str:
     """The first refusal as one sentence; pydantic's own list would name internals of the union types."""
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"] if not str(part).startswith(("tuple[", "constrained-", "function-"))]
+    refusals = error.errors(include_url=False)
     names = list(field_names())
-    # A union's or a tuple's location goes on behind the field's own name: keep what names a field.
-    where = next((".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in names), ".".join(path))
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting '{where}'{nearest(where, names)}; `teddy-cloud run --dry-run` lists every setting"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{where} = {json.dumps(first['input'], default=str)}: {message.removeprefix('input ')}"
+    where = _field(refusals[0]["loc"], names)
+    if refusals[0]["type"] == "extra_forbidden":
+        hint = nearest(where, [*names, *Spec.model_fields])
+        return f"unknown setting '{where}'{hint}; `teddy-cloud run --dry-run` lists every setting"
+    # A type with alternatives refuses once for each: what came furthest into the value knows best what it lacks.
+    same = [refusal for refusal in refusals if _field(refusal["loc"], names) == where]
+    depth = max(len(refusal["loc"]) for refusal in same)
+    best = [refusal for refusal in same if len(refusal["loc"]) == depth]
+    value = json.dumps(best[0]["input"], default=str)
+    if best[0]["type"] == "missing":
+        return f"{where} = {value}: should have {len(best[0]['input']) + len(best)} values"
+    alternatives = [refusal for refusal in best if refusal is best[0] or refusal["input"] == best[0]["input"]]
+    allowed = dict.fromkeys(_plain(refusal["msg"]) for refusal in alternatives)
+    return f"{where or 'the spec'} = {value}: {', or '.join(allowed)}"
+
+
+def _field(location: tuple[int | str, ...], names: list[str]) -> str:
+    """The field in a refusal's location, in which a type's alternatives and places in a list go on behind its name."""
+    path = [str(part) for part in location if not str(part).startswith(("tuple[", "constrained-", "function-"))]
+    return next((".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in names), ".".join(path))
+
+
+_OURS = {
+    "a valid array": "a list",
+    "an object": "a table of settings",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+    "a valid ": "a ",
+    "item": "value",
+}
+
+
+def _plain(message: str) -> str:
+    """What is allowed, out of pydantic's message and in TOML's words."""
+    message = message.partition(" after validation")[0]
+    for theirs, ours in _OURS.items():
+        message = message.replace(theirs, ours)
+    return message[max(message.find("should"), 0) :]
 
 
 def _refuse_contradictions(spec: Spec) -> None:
@@ -306,21 +339,23 @@ def _refuse_contradictions(spec: Spec) -> None:
     pool, base, distill, relabel, evaluate = spec.pool, spec.base, spec.distill, spec.relabel, spec.evaluate
     for name, choice in (("distill.match", distill.match), ("relabel.labellers", relabel.labellers)):
         if choice != "base" and pool.kind == "none":
-            raise UserError(f"{name} = '{choice}' needs a pool, but pool.kind is 'none': set {name}=base, or a pool.kind")
+            raise UserError(f"{name} = '{choice}' needs a pool, but pool.kind is 'none': set {name}=base or pool.kind")
     if pool.kind != "none" and pool.size == 0:
         raise UserError(f"pool.size = 0 leaves pool.kind = '{pool.kind}' without members: set a size of at least 1")
     if pool.kind == "prior" and base.checkpoint is not None:
         raise UserError(
-            "pool.kind = 'prior' takes early checkpoints of the base's training, and base.checkpoint hands in a finished"
-            " model: set pool.kind=post, or leave base.checkpoint out"
+            "pool.kind = 'prior' takes early checkpoints of the base's training, and base.checkpoint hands in a"
+            " finished model: set pool.kind=post, or leave base.checkpoint out"
         )
     if pool.kind == "prior" and pool.epochs and max(pool.epochs) > base.epochs:
         raise UserError(
-            f"pool.epochs asks for epoch {max(pool.epochs)}, but base.epochs is {base.epochs}: ask for epochs 1 to {base.epochs}"
+            f"pool.epochs asks for epoch {max(pool.epochs)}, but base.epochs is {base.epochs}: ask for epochs 1 to"
+            f" {base.epochs}"
         )
     if pool.kind == "prior" and not pool.epochs and pool.size > base.epochs:
         raise UserError(
-            f"pool.size = {pool.size} asks for more checkpoints than base.epochs = {base.epochs} makes: lower the one or raise the other"
+            f"pool.size = {pool.size} asks for more checkpoints than base.epochs = {base.epochs} makes: lower the one"
+            " or raise the other"
         )
     if pool.accuracy_band[0] >= pool.accuracy_band[1]:
         raise UserError(f"pool.accuracy_band = {list(pool.accuracy_band)}: the first share must be below the second")
@@ -332,7 +367,10 @@ def _refuse_contradictions(spec: Spec) -> None:
             f" '{distill.match}' offers: lower it, or raise pool.size"
         )
     if distill.iterations == 0 and distill.init == "noise":
-        raise UserError("distill.iterations = 0 publishes the initial images, and distill.init = 'noise' makes them noise")
+        raise UserError(
+            "distill.iterations = 0 publishes the initial images, and distill.init = 'noise' makes them noise: set"
+            " distill.init=real, or some iterations"
+        )
     if base.warmup_epochs > base.epochs:
         raise UserError(f"base.warmup_epochs = {base.warmup_epochs} exceeds base.epochs = {base.epochs}")
     for name, values in (("evaluate.students", evaluate.students), ("evaluate.regimes", evaluate.regimes)):

@@ -14,7 +14,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,11 +117,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def print_plan(spec: Spec, *, as_json: bool) -> None:
-    """The dry run: nothing is read, made or started."""
+    """The dry run: the spec that a run would carry out, and what that makes and costs. Nothing is written."""
     from teddy_cloud import show
-    from teddy_ray.pipeline.plan import plan
 
-    values, planned = spec.model_dump(mode="json"), plan(spec)
+    with _stdout_is_stderr():
+        from teddy_ray.pipeline.plan import plan
+        from teddy_ray.pipeline.settle import settle
+
+        spec = settle(spec)
+        planned = plan(spec)
+    values = spec.model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps({"spec": values, "digest": spec.digest, "plan": planned}))
         return
@@ -145,38 +150,53 @@ def carry_out(spec: Spec, store: str) -> dict[str, Any]:
     from teddy_cloud.progress import Progress
 
     progress = Progress()
-    try:
-        with _sigterm_raises(), _stdout_is_stderr(), progress:
-            from teddy_ray.store import open_store
+    with _signals() as received:
+        try:
+            with _stdout_is_stderr(), progress:
+                from teddy_ray.store import open_store
 
-            opened = open_store(store)
-            from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
+                opened = open_store(store)
+                from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
 
-            return driver.run(spec, opened, emit=progress)
-    except KeyboardInterrupt as interrupt:
-        stopped_by = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
-            raise
-        stopped_by = signal.SIGTERM  # Ray's own handler of SIGTERM replaces ours, and is sys.exit(signal)
-    typer.echo(f"stopped: {progress.kept(store)}: {shlex.join(['teddy-cloud', *sys.argv[1:]])}", err=True)
-    raise typer.Exit(128 + stopped_by)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: like Ctrl-C for everyone but the exit code."""
+                return driver.run(spec, opened, emit=progress)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            number = received() or (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else None)
+            if number is None:
+                raise
+    again = shlex.join(["teddy-cloud", *sys.argv[1:]])
+    typer.echo(f"stopped: {progress.kept(store)}: {again}", err=True)
+    raise typer.Exit(128 + number)
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def terminate(*_: object) -> None:
-        raise Terminated
+def _signals() -> Iterator[Callable[[], int | None]]:
+    """SIGTERM raises KeyboardInterrupt, like Ctrl-C; yields a function that says which of the two came first, if any.
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    Ray puts its own handlers in place of ours, and they raise SystemExit with codes of their own. What
+    Python's wakeup pipe says is true whatever the handler.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+
+    def received() -> int | None:
+        try:
+            numbers = os.read(reading, 4096)
+        except BlockingIOError:
+            return None
+        return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.set_wakeup_fd(previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

@@ -31,21 +31,20 @@ def _unset(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
-    """What a run makes and costs, in lines; what only the data can tell is None in the plan and ``?`` here."""
-    steps = [f"{_count(number, 'step')} of {stage}" for stage, number in plan["steps"].items()]
-    size = "?" if plan["label_bytes"] is None else f"{plan['label_bytes'] / 1e6:,.1f} MB"
+    """What a run makes and costs, in lines."""
+    count = text.count
+    costs = [
+        f"{count(steps, 'step')} of {stage} ({text.duration(plan['seconds'][stage])})"
+        for stage, steps in plan["steps"].items()
+    ]
     return [
-        f"makes: {_count(plan['images'], 'image')} of {_count(plan['classes'], 'class', 'classes')},"
-        f" in {_count(plan['units'], 'unit')}",
-        f"labels: {_count(plan['label_rows'], 'row')}, {size}",
-        f"trains: the base, {_count(plan['members'], 'member')}, {_count(plan['students'], 'student')}",
-        f"costs: {', '.join(steps)}",
+        f"makes: {count(plan['images'], 'image')} of {count(plan['classes'], 'class', 'classes')},"
+        f" in {count(plan['units'], 'unit')}",
+        f"labels: {count(plan['label_rows'], 'row')}, {plan['label_bytes'] / 1e6:,.1f} MB",
+        f"trains: the base, {count(plan['members'], 'member')}, {count(plan['students'], 'student')}",
+        f"costs: {', '.join(costs)}",
         *(f"note: {text.printable(note)}" for note in plan["notes"]),
     ]
-
-
-def _count(number: int | None, noun: str, plural: str | None = None) -> str:
-    return f"? {plural or noun + 's'}" if number is None else text.count(number, noun, plural)
 
 
 def print_results(results: Mapping[str, Any], arguments: Sequence[str]) -> None:

@@ -1,4 +1,6 @@
-"""The method itself, on tensors and with torch alone. Read it beside the paper, in this order:
+"""The method itself, on tensors and with torch alone. Read it beside the paper.
+
+In this order:
 
 statistics    what BatchNorm sees of a batch
 matching      Eq. 7, the distance between synthetic images and one model of the real data

@@ -29,7 +29,9 @@ def noise(images_B: Tensor, size: tuple[int, int], *, seed: int) -> Tensor:
 
 def random_real(labels_N: Tensor, class_slots: list[tuple[int, int]], *, seed: int) -> Tensor:
     """Rows of real images (int64), one for each (class, slot): a random one of its class, none twice."""
-    return torch.stack([_of_class(labels_N, class_)[_order(labels_N, class_, seed)[slot]] for class_, slot in class_slots])
+    return torch.stack(
+        [_of_class(labels_N, class_)[_order(labels_N, class_, seed)[slot]] for class_, slot in class_slots]
+    )
 
 
 def real_patches(
@@ -41,26 +43,29 @@ def real_patches(
     pixels: Pixels,
     device: torch.device,
     candidates: int,
+    mosaic: int,
     seed: int,
 ) -> Tensor:
-    """For each (class, slot), of ``candidates`` crops of random real images of the class the one that the base model
-    finds easiest (RDED, Sun et al. 2024, with one patch an image). uint8 (B, 3, H, W)."""
+    """For each (class, slot) a mosaic of mosaic x mosaic patches, each of ``candidates`` crops of random real images of
+    the class the one that the base model finds easiest (RDED, Sun et al. 2024). uint8 (B, 3, H, W)."""
+    height, width = images_N3HW.shape[2:]
+    tiles = mosaic * mosaic
     chosen = []
     for class_, slot in class_slots:
         order = _of_class(labels_N, class_)[_order(labels_N, class_, seed)]
-        rows = order[(slot * candidates + torch.arange(candidates)) % len(order)]
+        rows = order[torch.arange(slot * tiles * candidates, (slot + 1) * tiles * candidates) % len(order)]
         patches = _crops(pixels.normalise(images_N3HW[rows].to(device)), rows, view=slot + 1, seed=seed)
         with torch.no_grad():
-            difficulty = functional.cross_entropy(
-                logits(patches), torch.full((candidates,), class_, device=patches.device), reduction="none"
-            )
-        chosen.append(patches[difficulty.argmin()])
+            target = torch.full((len(rows),), class_, device=device)
+            difficulty = functional.cross_entropy(logits(patches), target, reduction="none").view(tiles, candidates)
+        easiest = patches.unflatten(0, (tiles, candidates))[torch.arange(tiles), difficulty.argmin(dim=1).cpu()]
+        chosen.append(_joined(easiest, mosaic, (height, width)))
     return pixels.quantise(torch.stack(chosen))
 
 
 def coreset(difficulty_N: Tensor, labels_N: Tensor, *, ipc: int, quantile: float) -> Tensor:
     """Rows (int64, slot by slot, class by class) of the ``ipc`` real images of each class around a quantile of its
-    difficulty: 0 is the easiest, 1 the hardest. After CAD-Prune (arXiv 2604.18811): the right difficulty for the budget."""
+    difficulty: 0 is the easiest, 1 the hardest. After CAD-Prune (arXiv 2604.18811)."""
     columns = []
     for class_ in range(int(labels_N.max()) + 1):
         members = _of_class(labels_N, class_)
@@ -84,3 +89,14 @@ def _crops(images_BCHW: Tensor, rows_B: Tensor, *, view: int, seed: int) -> Tens
         seed, rows_B, torch.full_like(rows_B, view), crop_scale=0.5, flip=False, cutmix=False, images=len(rows_B)
     )
     return views.crop(images_BCHW, geometry.to(images_BCHW.device))
+
+
+def _joined(tiles_T3HW: Tensor, mosaic: int, size: tuple[int, int]) -> Tensor:
+    """The tiles, made smaller, as one image (3, H, W) of mosaic x mosaic."""
+    if mosaic == 1:
+        return tiles_T3HW[0]
+    # One more pixel than fits where the size does not divide; the last row and column are cut.
+    small = [-(-side // mosaic) for side in size]
+    tiles = functional.interpolate(tiles_T3HW, size=small, mode="bilinear", antialias=True, align_corners=False)
+    rows = [torch.cat(list(row), dim=2) for row in tiles.split(mosaic)]
+    return torch.cat(rows, dim=1)[:, : size[0], : size[1]]

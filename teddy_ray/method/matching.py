@@ -2,9 +2,9 @@
 
     L(X) = Σ_l w_l ‖ μ_l(X) − RM_l ‖₂  +  Σ_l w_l ‖ σ²_l(X) − RV_l ‖₂  +  u · CE(X, y)
 
-The poster prints RM and RV inside μ_l(·) and σ²_l(·); taken to the letter, the variance of (f − const) would lose RV, so
-the difference of statistics is meant, as SRe2L's code has it (method.md 2.4, point 2). The norm is not squared: a layer
-keeps pulling however near it is (point 3). w_l = 1, but for SRe2L's multiplier on the first layer (point 7).
+The poster prints RM and RV inside μ_l(·) and σ²_l(·); taken to the letter, the variance of (f − const) would lose RV,
+so the difference of statistics is meant, as in SRe2L's code. The norm is not squared: a layer keeps pulling however near
+it is. w_l = 1, but for SRe2L's multiplier on the first layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from teddy_ray.method.statistics import Recorder, Statistics, running_statistics
 class Teacher:
     """A frozen model of the real data with what it remembers of them. Switching teachers costs nothing.
 
-    ``class_means_KD``: the mean feature of each class of real images, for the term that Eq. 7 lacks; see ``class_distance``.
+    ``class_means_KD``: each class's mean feature over real images, for the term that Eq. 7 lacks (``class_distance``).
     """
 
     def __init__(self, model: nn.Module, example_BCHW: Tensor, class_means_KD: Tensor | None = None) -> None:
@@ -50,8 +50,12 @@ class Weights(NamedTuple):
 
 def distance(seen: Statistics, remembered: Statistics, *, first_layer_weight: float) -> Tensor:
     """Eq. 7's two statistics terms."""
-    means = torch.stack([torch.linalg.vector_norm(mean - rm) for (mean, _), (rm, _) in zip(seen, remembered, strict=True)])
-    variances = torch.stack([torch.linalg.vector_norm(var - rv) for (_, var), (_, rv) in zip(seen, remembered, strict=True)])
+    means = torch.stack(
+        [torch.linalg.vector_norm(mean - rm) for (mean, _), (rm, _) in zip(seen, remembered, strict=True)]
+    )
+    variances = torch.stack(
+        [torch.linalg.vector_norm(var - rv) for (_, var), (_, rv) in zip(seen, remembered, strict=True)]
+    )
     weights = torch.ones_like(means)
     weights[0] = first_layer_weight
     return torch.dot(weights, means + variances)
@@ -61,14 +65,15 @@ def class_distance(features_BD: Tensor, y_B: Tensor, class_means_KD: Tensor) -> 
     """The mean, over the classes in the batch, of ‖ mean feature of the class − that of real images ‖₂.
 
     A linear head's gradient is (Cov + μμᵀ) W − [π_c μ_c]_c: Eq. 7's statistics stand for its first part and do not see
-    labels at all (permuting y leaves them as they are); the class means are the second part (method.md 2.3; EDC and LPLD
-    add class-wise statistics for the same reason). Ours, not the paper's.
+    labels at all (permuting y leaves them as they are); the class means are the second part. EDC and LPLD add class-wise
+    statistics for the same reason. Ours, not the paper's.
     """
     members_KB = functional.one_hot(y_B, len(class_means_KD)).to(features_BD.dtype).T
     counts_K = members_KB.sum(dim=1)
     means_KD = members_KB @ features_BD / counts_K.clamp(min=1)[:, None]
     apart_K = torch.linalg.vector_norm(means_KD - class_means_KD, dim=1)
-    return (apart_K * (counts_K > 0)).sum() / (counts_K > 0).sum()
+    present_K = counts_K > 0
+    return torch.mean(apart_K[present_K])
 
 
 def eq7(teacher: Teacher, x_BCHW: Tensor, y_B: Tensor, weights: Weights) -> Loss:

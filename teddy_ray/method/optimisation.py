@@ -23,5 +23,5 @@ def precision(device: torch.device, *, bfloat16: bool) -> torch.autocast:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast here. A CPU without its instructions emulates them, at half the speed of float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pixels:
-    """The real dataset's mean and standard deviation per channel, in [0, 1] units; every model sees (x - mean) / std."""
+    """The real images' mean and standard deviation per channel, in [0, 1]; every model sees (x - mean) / std."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -26,12 +26,7 @@ def bits(*name: Coordinate) -> Tensor:
     """64 random bits (int64) for every element of the coordinates, which broadcast."""
     state = torch.tensor(0, dtype=torch.int64)
     for coordinate in name:
-        if isinstance(coordinate, str):
-            coordinate = zlib.crc32(coordinate.encode())
-        if not isinstance(coordinate, Tensor):
-            coordinate = torch.tensor(coordinate, dtype=torch.int64)
-        # A 0-dim CPU tensor mixes with tensors of any device.
-        state = _scramble((state + _GOLDEN) ^ coordinate.to(torch.int64))
+        state = _scramble((state + _GOLDEN) ^ _integers(coordinate))
     return state
 
 
@@ -54,6 +49,13 @@ def permutation(count: int, *name: Coordinate) -> Tensor:
 def seed_of(*name: Coordinate) -> int:
     """A seed for a library that wants one: 0 … 2**31 - 1."""
     return int(_shift(bits(*name), 33))
+
+
+def _integers(coordinate: Coordinate) -> Tensor:
+    """A 0-dim CPU tensor, for a name or a number, mixes with tensors of any device."""
+    if isinstance(coordinate, Tensor):
+        return coordinate.to(torch.int64)
+    return torch.tensor(zlib.crc32(coordinate.encode()) if isinstance(coordinate, str) else coordinate)
 
 
 def _scramble(state: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What BatchNorm sees: mean and variance, per channel, of the input of every BatchNorm layer (Eq. 7's f, at layer l)."""
+"""What BatchNorm sees: mean and variance, per channel, of every BatchNorm layer's input (Eq. 7's f, at layer l)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def batch_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over batch and space. In float32 at least: bfloat16 cannot hold a sum of squares.
 
     Biased, as SRe2L's code has it, although PyTorch accumulates the unbiased one into running_var: the factor
-    m / (m - 1), m = B·H·W, matters on 1x1 maps only (method.md 2.4, point 5).
+    m / (m - 1), m = B·H·W, matters on 1x1 maps only.
     """
     variance, mean = torch.var_mean(_wide(x_BCHW), dim=(0, 2, 3), correction=0)
     return mean, variance

@@ -89,7 +89,7 @@ class Synthesis:
             name: value for name, value in self._optimizer.state.get(self.x, {}).items() if isinstance(value, Tensor)
         }
         state = {"x": self.x.detach(), "iteration": torch.tensor(self.iteration), **moments}
-        return {name: value.cpu().contiguous() for name, value in state.items()}
+        return {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on exactly where ``state`` was taken."""
@@ -102,7 +102,9 @@ class Synthesis:
 
     def _like_x(self, value: Tensor) -> Tensor:
         """A moment in x's place and memory order; Adam's step count is a scalar and stays as it is."""
-        return value if value.ndim == 0 else value.to(self.x.device).contiguous(memory_format=torch.channels_last)
+        if value.ndim == 0:
+            return value.clone()
+        return value.to(self.x.device).clone(memory_format=torch.channels_last)
 
     def _view(self) -> Tensor:
         """This iteration's look at the images: a crop and a mirror for each, or one for all as SRe2L's code does."""

@@ -60,7 +60,7 @@ class Trainer:
         """The optimiser's tensors and the step, on the CPU; the model's own state_dict is apart."""
         flat = {"step": torch.tensor(self.step)}
         for index, slots in self.optimizer.state_dict()["state"].items():
-            flat |= {f"{index}.{name}": value.cpu().contiguous() for name, value in slots.items() if value is not None}
+            flat |= {f"{index}.{name}": value.cpu().clone() for name, value in slots.items() if value is not None}
         return flat
 
     def load_state(self, flat: dict[str, Tensor]) -> None:
@@ -69,7 +69,7 @@ class Trainer:
         for key, value in flat.items():
             if key != "step":
                 index, name = key.split(".", 1)
-                slots.setdefault(int(index), {})[name] = value
+                slots.setdefault(int(index), {})[name] = value.clone()
         self.step = int(flat["step"])
         self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
@@ -96,7 +96,9 @@ def soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor, recipe: TrainingRe
     temperature = recipe.temperature
     log_probs = (logits_BK / temperature).log_softmax(dim=-1)
     if recipe.label_smoothing:
-        targets_BK = torch.lerp(targets_BK, torch.full_like(targets_BK, 1 / targets_BK.shape[1]), recipe.label_smoothing)
+        targets_BK = torch.lerp(
+            targets_BK, torch.full_like(targets_BK, 1 / targets_BK.shape[1]), recipe.label_smoothing
+        )
     return functional.kl_div(log_probs, targets_BK, reduction="batchmean") * temperature**2
 
 
@@ -124,7 +126,13 @@ def real_batches(
     for start in range(0, len(order) - size + 1, size):
         rows = order[start : start + size][rank::replicas]
         geometry = views.draw(
-            seed, rows, torch.full_like(rows, epoch + 1), crop_scale=crop_scale, flip=flip, cutmix=False, images=len(order)
+            seed,
+            rows,
+            torch.full_like(rows, epoch + 1),
+            crop_scale=crop_scale,
+            flip=flip,
+            cutmix=False,
+            images=len(order),
         )
         images = pixels.normalise(images_N3HW[rows].to(device))
         targets = functional.one_hot(labels_N[rows].to(device), classes).float()
@@ -133,7 +141,7 @@ def real_batches(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledViews:
-    """An image set with its soft labels, on the device that trains. V + 1 views an image, of which view 0 is the whole image.
+    """An image set with its soft labels, on the device that trains; V + 1 views an image, view 0 being the whole image.
 
     images: normalised (N, 3, H, W). labels: (N,). geometry: ((V + 1) · N,) and logits ((V + 1) · N, K), view by view.
     """

@@ -79,12 +79,12 @@ def draw(
 def crop(images_BCHW: Tensor, geometry: Geometry) -> Tensor:
     """Every image through its own crop and mirror, at its own size; differentiable in the images.
 
-    Bilinear interpolation is separable, so a crop is a matrix product on either side. Unlike grid_sample, whose backward
-    pass adds atomically on a GPU, that gives the same bits every time, and runs where matrix products are fast.
+    Bilinear interpolation is separable, so a crop is a matrix product on either side. Unlike grid_sample, which adds
+    atomically in its backward pass on a GPU, that gives the same bits every time, and matrix products are fast.
     """
-    height, width = images_BCHW.shape[2:]
-    rows_BHH = _interpolation(geometry.top, geometry.height, height, torch.zeros_like(geometry.flip))
-    columns_BWW = _interpolation(geometry.left, geometry.width, width, geometry.flip)
+    (height, width), dtype = images_BCHW.shape[2:], images_BCHW.dtype
+    rows_BHH = _interpolation(geometry.top.to(dtype), geometry.height, height, torch.zeros_like(geometry.flip))
+    columns_BWW = _interpolation(geometry.left.to(dtype), geometry.width, width, geometry.flip)
     cropped = rows_BHH[:, None] @ images_BCHW @ columns_BWW[:, None].transpose(2, 3)
     return cropped.contiguous(memory_format=torch.channels_last)
 
@@ -108,10 +108,11 @@ def render(images_NCHW: Tensor, image: Tensor, own: Geometry, partner: Geometry)
 
 def _interpolation(start: Tensor, length: Tensor, count: int, flip: Tensor) -> Tensor:
     """The matrices (B, count, count) that sample [start, start + length) at ``count`` centres, edges repeated."""
-    centres = (torch.arange(count, device=start.device) + 0.5) / count
-    centres = torch.where(flip[:, None], 1.0 - centres, centres)
-    position = ((start[:, None] + length[:, None] * centres) * count - 0.5).clamp(0, count - 1)
-    return (1.0 - (position[:, :, None] - torch.arange(count, device=start.device)).abs()).clamp(min=0)
+    pixel = torch.arange(count, dtype=start.dtype, device=start.device)
+    # In pixels, not in shares of the side, whose rounding would blur the whole image by an ulp.
+    centres = torch.where(flip[:, None], count - 1 - pixel, pixel) + 0.5
+    position = (start[:, None] * count + length[:, None] * centres - 0.5).clamp(0, count - 1)
+    return (1.0 - (position[:, :, None] - pixel).abs()).clamp(min=0)
 
 
 def _inside(start: Tensor, length: Tensor, count: int) -> Tensor:

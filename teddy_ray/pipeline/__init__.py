@@ -1,1 +1,1 @@
-"""The pipeline: stages over executors, the driver that names them in order, and what they tell the outside while they run."""
+"""The pipeline: stages over executors, the driver that names them in order, and what they say while they run."""

@@ -1,8 +1,8 @@
 """What makes an artifact is its address: a digest over its part of the spec and its inputs' digests, and nothing else.
 
-Left out on purpose: the number of workers, how often a unit is checkpointed, and, of a unit, the IPC. Put in on purpose:
-the kind of device and the precision, since they change float sums. ``FORMAT`` is raised when the same inputs come to mean
-other bytes, because the code has changed.
+Left out on purpose: the number of workers, how often a unit is checkpointed, and, of a unit, the IPC. Put in on
+purpose: the kind of device and the precision, since they change float sums. ``FORMAT`` is raised when the same inputs
+come to mean other bytes, because the code has changed.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from teddy_ray.store.records import Record
 def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
     """Carry ``spec`` out in ``store``, or go on with it; returns what results.json holds.
 
-    Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to stop. Whatever
-    was finished by then is kept.
+    Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to
+    stop. Whatever was finished by then is kept.
     """
     spec = settle(spec)
     name = run_name(spec)
@@ -45,6 +45,7 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
         with executors.executor(context) as executor:
             made = _carry_out(context, _Stages(context, executor))
         found = results.collect(context, name, made)
+        say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
             files = report.write(context, folder, found, made)
     manifest = {"format": 1, "run": name, "spec_digest": spec.digest, "files": files, "records": made.keys()}
@@ -96,7 +97,9 @@ class _Stages:
         """The records of all tasks, in their order; ``here`` means in this process, whatever the executor."""
         store, say = self.context.store, self.context.emit
         left = [task for task in tasks if records.find(store, task.stage, task.digest) is None]
-        if tasks and not left:
+        # A prior member is a checkpoint, and as new as its base.
+        with_base = any(task.stage == "checkpoint" for task in tasks) and "base" not in self.made.reused_stages
+        if tasks and not left and not with_base:
             self.made.reused_stages.append(stage)
         if stage == "distill":
             self.made.reused_units = [task.name for task in tasks if task not in left]

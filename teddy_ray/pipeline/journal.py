@@ -72,7 +72,9 @@ class Journal:
             self.store.put_bytes(name, ("\n".join(self._waiting) + "\n").encode())
             self._waiting = []
         if self._pictures:
-            self.store.put_bytes(f"{self.run}/contact-sheet.png", _sheet([p for _, p in sorted(self._pictures.items())]))
+            self.store.put_bytes(
+                f"{self.run}/contact-sheet.png", _sheet([p for _, p in sorted(self._pictures.items())])
+            )
 
 
 def _picture(png: str) -> Image.Image:

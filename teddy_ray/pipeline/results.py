@@ -82,7 +82,8 @@ def collect(context: Context, run: str, made: Made) -> Results:
         "scores": scores,
         "rank": _rank(scores, made.base.meta["accuracy"]),
         "students": [
-            _part(record, "set", "student", "regime", "seed", "accuracy", "seconds", "curve") for record in made.students
+            _part(record, "set", "student", "regime", "seed", "accuracy", "seconds", "curve")
+            for record in made.students
         ],
     }
 
@@ -134,7 +135,9 @@ def _construction_seconds(made: Made) -> dict[str, float]:
     return {
         "distilled": models + sum(record.meta["seconds"] for record in made.units) + labels["distilled"],
         "random": models + statistics.fmean(random or [0.0]),
-        "coreset": models + labels.get("coreset", 0.0) + made.sets["coreset"].meta["seconds"] if "coreset" in labels else 0.0,
+        "coreset": models + labels.get("coreset", 0.0) + made.sets["coreset"].meta["seconds"]
+        if "coreset" in labels
+        else 0.0,
     }
 
 

@@ -1,9 +1,10 @@
-"""Which device, precision, executor and workers "auto" means on this machine; a run's spec is stored with the answer."""
+"""What "auto" means on this machine, for device, precision, executor and workers; a run's spec is stored with it."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Literal
 
 import torch
 
@@ -23,12 +24,14 @@ def settle(spec: Spec) -> Spec:
     if executor == "auto":
         executor = "ray" if (workers > 1 or spec.base.replicas > 1) and _has_ray() else "inline"
     if executor == "ray" and not _has_ray():
-        raise UserError("compute.executor = 'ray', but Ray is not installed here: pip install 'ray[default,train]', or set inline")
+        raise UserError(
+            "compute.executor = 'ray', but Ray is not installed here: install 'ray[default,train]', or set inline"
+        )
     compute = ComputeSpec(device=device, precision=precision, executor=executor, workers=workers)
     return spec.model_copy(update={"compute": compute})
 
 
-def _device(name: str) -> str:
+def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("compute.device = 'cuda', but torch sees no CUDA device here: use --device cpu, or auto")
     if name == "auto":

@@ -1,7 +1,7 @@
 """Where tasks run: in this process, or on Ray. Which one changes no byte.
 
-    with executor(context) as where:
-        where.run(distill.work, tasks, part=Part.TRAINER)
+with executor(context) as where:
+    where.run(distill.work, tasks, part=Part.TRAINER)
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from typing import Any, Self
 
 import ray
 import ray.train
-from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -32,6 +31,9 @@ from teddy_ray.pipeline.executors.base import Part, Work, carry_out
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
 
+Handle = Any
+"""Ray types an actor's handle by a class whose methods it replaces; no checker follows that."""
+
 RETRIES = 3
 """How often a task whose process was lost is tried again. Errors of the task itself are not."""
 
@@ -43,7 +45,7 @@ class Order:
     spec: str
     store: str
     data_digest: str
-    hub: ActorHandle
+    hub: Handle
     stage: Stage
     work: Work
 
@@ -54,14 +56,13 @@ class Order:
         return Context(
             spec=Spec.from_json(self.spec),
             store=open_store(self.store),
-            emit=lambda event: self.hub.push.remote(event),
+            emit=self.hub.push.remote,
             data_digest=self.data_digest,
             rank=rank,
             replicas=replicas,
         )
 
 
-@ray.remote(num_cpus=0)
 class Hub:
     """Where workers' events wait for the driver."""
 
@@ -76,10 +77,9 @@ class Hub:
         return events
 
 
-@ray.remote(num_cpus=0)
 class Queue:
-    """The tasks of a trainer. When a group of workers is restarted, all tasks are offered again: those that are done are
-    found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it again."""
+    """The tasks of a trainer. When a group of workers is restarted, all tasks are offered again: those that are done
+    are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it again."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks, self.left = list(tasks), list(tasks)
@@ -102,7 +102,6 @@ class Queue:
         return self.failure
 
 
-@ray.remote
 class Worker:
     """An actor that keeps its context, and so data and models, between tasks."""
 
@@ -113,7 +112,6 @@ class Worker:
         self.order.carry_out(self.context, task)
 
 
-@ray.remote(max_retries=RETRIES)
 def do(order: Order, task: Task) -> None:
     """One task, in whatever process is free."""
     order.carry_out(_context_of_process(order), task)
@@ -124,7 +122,7 @@ class RayExecutor:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._hub: ActorHandle | None = None
+        self._hub: Handle | None = None
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
 
@@ -139,7 +137,8 @@ class RayExecutor:
             elif part is Part.ACTORS:
                 self._act(order, tasks)
             else:
-                _wait([do.options(**self._slot()).remote(order, task) for task in tasks])
+                remote = ray.remote(max_retries=RETRIES, **self._slot())(do)
+                _wait([remote.remote(order, task) for task in tasks])
         except RayTaskError as error:
             raise _cause(error) from None
         finally:
@@ -156,7 +155,7 @@ class RayExecutor:
             self._poller.join()
             ray.shutdown()
 
-    def _start(self) -> ActorHandle:
+    def _start(self) -> Handle:
         """Ray, on first use, with as many slots as there are workers; the hub, and a thread that empties it."""
         if self._hub is None:
             # Our numbers of threads are the spec's, and Ray's accelerator probe would log once a worker.
@@ -171,7 +170,7 @@ class RayExecutor:
                 log_to_driver=False,
                 configure_logging=True,
             )
-            self._hub = Hub.remote()
+            self._hub = ray.remote(num_cpus=0)(Hub).remote()
             self._poller = threading.Thread(target=self._poll, name="events", daemon=True)
             self._poller.start()
         return self._hub
@@ -190,10 +189,10 @@ class RayExecutor:
 
     def _act(self, order: Order, tasks: Sequence[Task]) -> None:
         count = min(self.context.spec.compute.workers, len(tasks))
-        make = Worker.options(max_restarts=RETRIES, max_task_retries=RETRIES, **self._slot())
+        make: Handle = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES, **self._slot())(Worker)
         actors = [make.remote(order) for _ in range(count)]
         pool = ActorPool(actors)
-        for _ in pool.map_unordered(lambda actor, task: actor.do.remote(task), tasks):
+        for _ in pool.map_unordered(lambda actor, task: actor.do.remote(task), list(tasks)):
             pass
         for actor in actors:
             ray.kill(actor)
@@ -202,7 +201,7 @@ class RayExecutor:
         """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue."""
         cuda = self.context.spec.compute.device == "cuda"
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
-        queue = Queue.remote(tasks)
+        queue: Handle = ray.remote(num_cpus=0)(Queue).remote(tasks)
         with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
             TorchTrainer(
                 _replicate if replicas > 1 else _take_turns,
@@ -237,7 +236,7 @@ def _take_turns(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _failing_to(queue: ActorHandle) -> Iterator[None]:
+def _failing_to(queue: Handle) -> Iterator[None]:
     try:
         yield
     except (UserError, WorldError) as error:

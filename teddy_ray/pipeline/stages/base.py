@@ -115,9 +115,7 @@ def _load(context: Context, task: Task, path: str) -> None:
     _commit(context, task, context.place(model), [])
 
 
-def _resume(
-    context: Context, task: Task, key: str, model: nn.Module, trainer: Trainer
-) -> list[dict[str, float]]:
+def _resume(context: Context, task: Task, key: str, model: nn.Module, trainer: Trainer) -> list[dict[str, float]]:
     """Put model and trainer where the last finished epoch left them; the curve so far."""
     state = checkpoints.load(context.store, key)
     if state is None:
@@ -187,4 +185,6 @@ def _sha256(path: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"base.checkpoint = '{path}' cannot be read: {error.strerror}; give a state dict's path") from error
+        raise UserError(
+            f"base.checkpoint = '{path}' cannot be read: {error.strerror}; give a state dict's path"
+        ) from error

@@ -111,7 +111,9 @@ def publish(context: Context, units_done: Sequence[Record]) -> Record:
     order: dict[int, tuple[Tensor, Tensor]] = {}
     for unit, record in zip(units(context.real.classes, context.spec.distill), units_done, strict=True):
         stored = context.tensors(record, "images.safetensors")
-        order |= dict(zip(unit.images(context.real.classes), zip(stored["images"], stored["labels"], strict=True), strict=True))
+        order |= dict(
+            zip(unit.images(context.real.classes), zip(stored["images"], stored["labels"], strict=True), strict=True)
+        )
     pictures, labels = zip(*(order[number] for number in sorted(order)), strict=True)
     return commit_images(context, digest, "distilled", torch.stack(pictures), torch.stack(labels))
 
@@ -119,13 +121,15 @@ def publish(context: Context, units_done: Sequence[Record]) -> Record:
 def commit_images(
     context: Context, digest: str, name: str, pictures: Tensor, labels: Tensor, *, seconds: float = 0.0
 ) -> Record:
-    """A set of images (uint8 N3HW) as Parquet files in the Hugging Face layout; ``seconds``, what choosing them took."""
+    """A set of images (uint8 N3HW) as Parquet in the Hugging Face layout; ``seconds``, what choosing them took."""
     count = -(-len(labels) // IMAGES_A_FILE)
     files = {
         f"train-{index:05d}-of-{count:05d}.parquet": images.to_parquet(*part, context.real.class_names)
         for index, part in enumerate(zip(pictures.split(IMAGES_A_FILE), labels.split(IMAGES_A_FILE), strict=True))
     }
-    return records.commit(context.store, "images", digest, files, {"name": name, "images": len(labels), "seconds": seconds})
+    return records.commit(
+        context.store, "images", digest, files, {"name": name, "images": len(labels), "seconds": seconds}
+    )
 
 
 def read_images(context: Context, record: Record) -> tuple[Tensor, Tensor]:
@@ -160,13 +164,12 @@ def _start(context: Context, task: Task, unit: Unit) -> Tensor:
         pixels=real.pixels,
         device=context.device,
         candidates=spec.patch_candidates,
+        mosaic=spec.mosaic,
         seed=seed,
     )
 
 
-def _optimise(
-    context: Context, task: Task, unit: Unit, start: Tensor
-) -> tuple[Tensor, list[dict[str, float]], float]:
+def _optimise(context: Context, task: Task, unit: Unit, start: Tensor) -> tuple[Tensor, list[dict[str, float]], float]:
     """Algorithm 1's loop with what surrounds it: checkpoints, the trace, progress, previews. The quantised images."""
     spec, key = context.spec.distill, _checkpoint_key(task)
     synthesis = _synthesis(context, task, unit, start)
@@ -267,8 +270,8 @@ def _finite(loss: Loss, task: Task, iteration: int, lr: float) -> tuple[float, f
     numbers = torch.stack(tuple(loss)).double()
     if not torch.isfinite(numbers).all():
         raise WorldError(
-            f"the loss of unit {task.name} is {float(loss.total)} at iteration {iteration}: lower distill.lr (now {lr:g})"
-            " or distill.class_weight; nothing of this unit was kept"
+            f"the loss of unit {task.name} is {float(loss.total)} at iteration {iteration}: lower distill.lr (now"
+            f" {lr:g}) or distill.class_weight; nothing of this unit was kept"
         )
     total, statistics, classification = numbers.tolist()
     return total, statistics, classification

@@ -32,9 +32,15 @@ def tasks(context: Context, base: Record) -> list[Task]:
             Task("checkpoint", addresses.checkpoint(base.digest, epoch), f"prior-epoch-{epoch:04d}") for epoch in epochs
         ]
     return [
-        Task("member", addresses.pruned_member(context.spec, base.digest, index), f"post-{index:04d}", {
-            "index": index, "base": base.digest,
-        })
+        Task(
+            "member",
+            addresses.pruned_member(context.spec, base.digest, index),
+            f"post-{index:04d}",
+            {
+                "index": index,
+                "base": base.digest,
+            },
+        )
         for index in range(pool.size)
     ]
 

@@ -30,7 +30,7 @@ def control_sets(context: Context, models: Sequence[Record]) -> dict[str, Record
     """The controls' images, published like the synthetic ones: random real images, drawn anew for each student seed,
     so that their spread has the draw's luck in it; and a coreset by the mean difficulty that ``models`` see."""
     spec = context.spec.evaluate
-    sets = {}
+    sets: dict[str, Record] = {}
     if "random" in spec.controls:
         sets |= {f"random-{seed}": _random(context, seed) for seed in range(spec.seeds)}
     if "coreset" in spec.controls:
@@ -49,7 +49,12 @@ def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]
     )
     result = []
     for view, image in shards:
-        rows = (image, min(image + IMAGES_A_SHARD, count), view, min(view + views_a_shard, context.spec.relabel.views + 1))
+        rows = (
+            image,
+            min(image + IMAGES_A_SHARD, count),
+            view,
+            min(view + views_a_shard, context.spec.relabel.views + 1),
+        )
         result.append(
             Task(
                 "labels",

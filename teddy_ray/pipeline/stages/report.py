@@ -1,4 +1,4 @@
-"""report: what people look at. The published dataset and labels under their own names, the page, the card, the tables."""
+"""report: what people look at: the dataset and its labels under their own names, the page, the card, the tables."""
 
 from __future__ import annotations
 

@@ -1,0 +1,127 @@
+"""Ten classes of Tiny-ImageNet at 64x64, IPC 10: Teddy (prior and post), SRe2L, our own recipe and random real images.
+
+    python benchmarks/tiny_imagenet.py --data ../shared/data/tiny-imagenet-200
+
+One base model, one student recipe, one number of student steps for all rows; each row has its own labels, and beside it
+random real images and a coreset with the same labels. Accuracy is the student's after its last epoch, on the real
+validation images of the ten classes. Writes benchmarks/results/<date>-tiny-imagenet-<device>.{json,md}.
+
+Where the time goes on two cores (see the result's own seconds): the base's training and the students, about equally.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+RECIPES = ("teddy-prior", "teddy-post", "sre2l", "random", "teddy")
+
+# What all recipes share here, so that a row differs from another by its images and labels alone. Fewer steps than the
+# recipes have: this is what two cores do in an hour.
+EQUAL = {
+    "base.epochs": 15,
+    "relabel.views": 50,
+    "relabel.crop_scale": 0.5,
+    "relabel.mix": "cutmix",
+    "evaluate.epochs": 100,
+    "evaluate.lr": 0.001,
+    "evaluate.lr_end": 0.0,
+    "evaluate.temperature": 4.0,
+    "evaluate.batch_size": 50,
+    "evaluate.regimes": '["views"]',
+    "distill.unit_images": 50,
+}
+ITERATIONS = 400
+
+
+def main() -> None:
+    """Run every recipe, then write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data/tiny-imagenet-200")
+    parser.add_argument("--classes", default="10")
+    parser.add_argument("--ipc", default="10")
+    parser.add_argument("--seeds", default="2")
+    parser.add_argument("--workers", default="2")
+    parser.add_argument("--store", default="teddy-store")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    options = parser.parse_args()
+    started = time.monotonic()
+    runs = {recipe: run(recipe, options) for recipe in options.recipes}
+    seconds = time.monotonic() - started
+    save(runs, seconds, options)
+
+
+def run(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One recipe's results.json."""
+    settings = {**EQUAL, "evaluate.seeds": options.seeds}
+    if recipe not in {"random", "teddy"}:
+        settings["distill.iterations"] = ITERATIONS
+    command = [
+        *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--recipe", recipe, "--store", options.store),
+        *("--data", options.data, "--classes", options.classes, "--ipc", options.ipc, "--workers", options.workers),
+        *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
+    ]
+    print(f"\n{' '.join(command[1:])}", file=sys.stderr)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    folder = Path(json.loads(done.stdout)["folder"])
+    return json.loads((folder / "results.json").read_text())
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| recipe | its images | random, same labels | coreset, same labels | labelled by | construction |",
+        "|---|---|---|---|---|---|",
+    ]
+    for recipe, results in runs.items():
+        found = {row["set"]: row for row in results["scores"]}
+        cells = [score(found.get(name)) for name in ("distilled", "random", "coreset")]
+        labellers = results["spec"]["relabel"]["labellers"]
+        lines.append(f"| {recipe} | {' | '.join(cells)} | {labellers} | {found['distilled']['construction_seconds']:.0f} s |")
+    return "\n".join(lines)
+
+
+def score(row: dict[str, Any] | None) -> str:
+    """Accuracy and its spread, or a dash where the recipe has no such control."""
+    return "–" if row is None else f"{row['accuracy']:.1f} ± {row['spread']:.1f}"
+
+
+def save(runs: dict[str, dict[str, Any]], seconds: float, options: argparse.Namespace) -> None:
+    """The table with what it takes to repeat it, and all numbers as JSON."""
+    first = next(iter(runs.values()))
+    environment, full = first["environment"], first["base"]["accuracy"]
+    device = environment["device"].split(" ")[0]
+    text = "\n".join(
+        [
+            f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}",
+            "",
+            f"`make bench-tiny`: {seconds / 60:.0f} minutes on {environment['device']}, {environment['workers']} workers,"
+            f" {environment['precision']}, torch {environment['torch']}. Top-1 in percent on the real validation images,"
+            f" after the last epoch; ± is the sample standard deviation over {options.seeds} student seeds (for random,"
+            " over as many draws as well). Student and base: convnet. Full data, the base itself:"
+            f" {full:.1f}. All rows: {', '.join(f'{key} = {value}' for key, value in EQUAL.items())};"
+            f" {ITERATIONS} iterations where the recipe is the paper's or SRe2L's. Construction: worker seconds of base,"
+            " pool, images and labels.",
+            "",
+            table(runs),
+            "",
+        ]
+    )
+    stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-tiny-imagenet-{device}"
+    RESULTS.mkdir(exist_ok=True)
+    stem.with_suffix(".md").write_text(text)
+    keep = ("spec", "environment", "seconds", "digests", "scores", "members", "students")
+    rows = {recipe: {key: results[key] for key in keep} for recipe, results in runs.items()}
+    stem.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "full": full, "runs": rows}, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
