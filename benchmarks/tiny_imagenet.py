@@ -63,15 +63,18 @@ def run(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
     settings = {**EQUAL, "evaluate.seeds": options.seeds}
     if recipe not in {"random", "teddy"}:
         settings["distill.iterations"] = ITERATIONS
+    teddy_cloud = str(Path(sys.executable).with_name("teddy-cloud"))
     command = [
-        *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--recipe", recipe, "--store", options.store),
-        *("--data", options.data, "--classes", options.classes, "--ipc", options.ipc, "--workers", options.workers),
+        *(teddy_cloud, "run", "--json", "--recipe", recipe, "--store", options.store),
+        *("--data", options.data, "--classes", options.classes, "--ipc", options.ipc),
+        *("--workers", options.workers),
         *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
     ]
     print(f"\n{' '.join(command[1:])}", file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     folder = Path(json.loads(done.stdout)["folder"])
-    return json.loads((folder / "results.json").read_text())
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return results
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
@@ -84,7 +87,8 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         found = {row["set"]: row for row in results["scores"]}
         cells = [score(found.get(name)) for name in ("distilled", "random", "coreset")]
         labellers = results["spec"]["relabel"]["labellers"]
-        lines.append(f"| {recipe} | {' | '.join(cells)} | {labellers} | {found['distilled']['construction_seconds']:.0f} s |")
+        seconds = found["distilled"]["construction_seconds"]
+        lines.append(f"| {recipe} | {' | '.join(cells)} | {labellers} | {seconds:.0f} s |")
     return "\n".join(lines)
 
 
@@ -98,22 +102,17 @@ def save(runs: dict[str, dict[str, Any]], seconds: float, options: argparse.Name
     first = next(iter(runs.values()))
     environment, full = first["environment"], first["base"]["accuracy"]
     device = environment["device"].split(" ")[0]
-    text = "\n".join(
-        [
-            f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}",
-            "",
-            f"`make bench-tiny`: {seconds / 60:.0f} minutes on {environment['device']}, {environment['workers']} workers,"
-            f" {environment['precision']}, torch {environment['torch']}. Top-1 in percent on the real validation images,"
-            f" after the last epoch; ± is the sample standard deviation over {options.seeds} student seeds (for random,"
-            " over as many draws as well). Student and base: convnet. Full data, the base itself:"
-            f" {full:.1f}. All rows: {', '.join(f'{key} = {value}' for key, value in EQUAL.items())};"
-            f" {ITERATIONS} iterations where the recipe is the paper's or SRe2L's. Construction: worker seconds of base,"
-            " pool, images and labels.",
-            "",
-            table(runs),
-            "",
-        ]
+    equal = ", ".join(f"{key} = {value}" for key, value in EQUAL.items())
+    how = (
+        f"`make bench-tiny`: {seconds / 60:.0f} minutes on {environment['device']}, {environment['workers']} workers,"
+        f" {environment['precision']}, torch {environment['torch']}. Top-1 in percent on the real validation images,"
+        f" after the last epoch; ± is the sample standard deviation over {options.seeds} student seeds (for random,"
+        f" over as many draws too). Student and base: convnet. Full data, the base itself: {full:.1f}. All rows:"
+        f" {equal}; {ITERATIONS} iterations where the recipe is the paper's or SRe2L's. Construction: worker seconds of base,"
+        " pool, images and labels."
     )
+    title = f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}"
+    text = "\n".join([title, "", how, "", table(runs), ""])
     stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-tiny-imagenet-{device}"
     RESULTS.mkdir(exist_ok=True)
     stem.with_suffix(".md").write_text(text)

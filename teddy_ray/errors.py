@@ -1,4 +1,4 @@
-"""The two kinds of failure that a user is told about in one sentence; anything else is our bug and keeps its traceback."""
+"""The two kinds of failure that a user is told of in one sentence; anything else is our bug and keeps its traceback."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     L(X) = Σ_l w_l ‖ μ_l(X) − RM_l ‖₂  +  Σ_l w_l ‖ σ²_l(X) − RV_l ‖₂  +  u · CE(X, y)
 
-The poster prints RM and RV inside μ_l(·) and σ²_l(·); taken to the letter, the variance of (f − const) would lose RV,
-so the difference of statistics is meant, as in SRe2L's code. The norm is not squared: a layer keeps pulling however near
-it is. w_l = 1, but for SRe2L's multiplier on the first layer.
+The poster prints RM and RV inside μ_l(·) and σ²_l(·); taken to the letter, the variance of (f − const) would lose
+RV, so the difference of statistics is meant, as in SRe2L's code. The norm is not squared: a layer keeps pulling
+however near it is. w_l = 1, but for SRe2L's multiplier on the first layer.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def class_distance(features_BD: Tensor, y_B: Tensor, class_means_KD: Tensor) -> 
     """The mean, over the classes in the batch, of ‖ mean feature of the class − that of real images ‖₂.
 
     A linear head's gradient is (Cov + μμᵀ) W − [π_c μ_c]_c: Eq. 7's statistics stand for its first part and do not see
-    labels at all (permuting y leaves them as they are); the class means are the second part. EDC and LPLD add class-wise
-    statistics for the same reason. Ours, not the paper's.
+    labels at all (permuting y leaves them as they are); the class means are the second part. EDC and LPLD add
+    class-wise statistics for the same reason. Ours, not the paper's.
     """
     members_KB = functional.one_hot(y_B, len(class_means_KD)).to(features_BD.dtype).T
     counts_K = members_KB.sum(dim=1)

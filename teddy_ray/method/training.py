@@ -164,26 +164,21 @@ class LabelledViews:
         count = len(self.images)
         view = 1 + epoch % self.views
         order = permutation(count, seed, "order", epoch).to(self.images.device)
-        for image in order.split(batch_size):
-            own, shown = self._show(image, view)
-            yield shown[0], self._targets(regime, image, view, own.partner, shown[1], temperature)
+        whole_NK = self._whole(regime, temperature)
+        # Batches of nearly one size: a last batch of a single image would have no variance for BatchNorm.
+        for image in order.tensor_split(-(-count // batch_size)):
+            own = self.geometry[view * count + image]
+            shown, kept_B = views.render(self.images, image, own, self.geometry[view * count + own.partner])
+            if regime == "views":
+                yield shown, (self.logits[view * count + image] / temperature).softmax(dim=-1)
+            else:
+                yield shown, torch.lerp(whole_NK[own.partner], whole_NK[image], kept_B[:, None])
 
-    def _show(self, image: Tensor, view: int) -> tuple[Geometry, tuple[Tensor, Tensor]]:
-        count = len(self.images)
-        own = self.geometry[view * count + image]
-        return own, views.render(self.images, image, own, self.geometry[view * count + own.partner])
-
-    def _targets(
-        self, regime: str, image: Tensor, view: int, partner: Tensor, kept: Tensor, temperature: float
-    ) -> Tensor:
-        count, classes = len(self.images), self.logits.shape[1]
-        if regime == "views":
-            return (self.logits[view * count + image] / temperature).softmax(dim=-1)
-        if regime == "fixed":
-            whole = (self.logits[:count] / temperature).softmax(dim=-1)
-        else:
-            whole = functional.one_hot(self.labels, classes).float()
-        return kept[:, None] * whole[image] + (1 - kept[:, None]) * whole[partner]
+    def _whole(self, regime: str, temperature: float) -> Tensor:
+        """Every whole image's target (N, K): its class, or the labellers' answer for view 0."""
+        if regime == "hard":
+            return functional.one_hot(self.labels, self.logits.shape[1]).float()
+        return (self.logits[: len(self.images)] / temperature).softmax(dim=-1)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Emit, Event, Stage, event
 from teddy_ray.pipeline.executors import Executor, Part, Work, carry_out
 from teddy_ray.pipeline.journal import Journal
+from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.pipeline.results import Made, Results
 from teddy_ray.pipeline.settle import settle
 from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
@@ -31,6 +32,7 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
     Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to
     stop. Whatever was finished by then is kept.
     """
+    keep_freed()
     spec = settle(spec)
     name = run_name(spec)
     folder = f"runs/{name}"

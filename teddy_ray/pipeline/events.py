@@ -1,6 +1,6 @@
 """What a run says while it works: small JSON objects that the terminal, a log and the store all read.
 
-    {"time": 1.7e9, "kind": "progress", "stage": "distill", "task": "c0000-s0000", "done": 50, "total": 900, "values": {}}
+    {"time": 1.7e9, "kind": "progress", "stage": "distill", "task": "c0000-s0000", "done": 5, "total": 9, "values": {}}
 
 A stage's tasks (an epoch, a member, a unit, a shard, a student) report how far they are; the stage's own line says
 how many of its tasks there are.

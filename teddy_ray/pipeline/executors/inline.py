@@ -18,7 +18,7 @@ class InlineExecutor:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
+    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:  # noqa: ARG002 - one process has but one part
         if replicas > 1:
             raise UserError(
                 f"base.replicas = {replicas} needs as many processes: set compute.executor=ray, or base.replicas=1"

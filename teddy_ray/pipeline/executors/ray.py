@@ -28,6 +28,7 @@ from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Event, Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
+from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
 
@@ -53,6 +54,7 @@ class Order:
         carry_out(self.work, context, self.stage, task)
 
     def context(self, *, rank: int = 0, replicas: int = 1) -> Context:
+        keep_freed()
         return Context(
             spec=Spec.from_json(self.spec),
             store=open_store(self.store),
@@ -79,7 +81,8 @@ class Hub:
 
 class Queue:
     """The tasks of a trainer. When a group of workers is restarted, all tasks are offered again: those that are done
-    are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it again."""
+    are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer
+    would try it again."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks, self.left = list(tasks), list(tasks)

@@ -103,7 +103,7 @@ def _train(context: Context, task: Task) -> None:
         if not torch.isfinite(torch.tensor(loss)):
             raise WorldError(f"the base's loss became {loss} in epoch {epoch + 1}: lower base.lr (now {spec.lr:g})")
         if context.rank == 0:
-            curve.append(_commit_epoch(context, task, model, epoch + 1, loss, started))
+            curve.append(_commit_epoch(context, task, model, epoch=epoch + 1, loss=loss, started=started))
             checkpoints.save(context.store, resume, weights(model) | _prefixed(trainer.state()))
     if context.rank == 0:
         _commit(context, task, model, curve)
@@ -128,7 +128,7 @@ def _resume(context: Context, task: Task, key: str, model: nn.Module, trainer: T
 
 
 def _commit_epoch(
-    context: Context, task: Task, model: nn.Module, epoch: int, loss: float, started: float
+    context: Context, task: Task, model: nn.Module, *, epoch: int, loss: float, started: float
 ) -> dict[str, float]:
     real = context.real
     sample = permutation(len(real.train_labels), "train accuracy")[:TRAIN_ACCURACY_IMAGES]
