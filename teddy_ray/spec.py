@@ -134,8 +134,6 @@ class DistillSpec(Part):
     """Gaussian noise, random real images, or the real patches that the base model finds easiest (RDED)."""
     patch_candidates: Annotated[int, Field(ge=1, le=10_000)] = 30
     """patches: real crops among which the base model chooses, for each synthetic image."""
-    mosaic: Annotated[int, Field(ge=1, le=8)] = 1
-    """patches: an image starts as mosaic x mosaic of them, each so much smaller."""
     unit_images: Count = 50
     """The batch of a unit: as many classes as fit, then as many images of each as fit."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1

@@ -43,23 +43,19 @@ def real_patches(
     pixels: Pixels,
     device: torch.device,
     candidates: int,
-    mosaic: int,
     seed: int,
 ) -> Tensor:
-    """For each (class, slot) a mosaic of mosaic x mosaic patches, each of ``candidates`` crops of random real images of
-    the class the one that the base model finds easiest (RDED, Sun et al. 2024). uint8 (B, 3, H, W)."""
-    height, width = images_N3HW.shape[2:]
-    tiles = mosaic * mosaic
+    """For each (class, slot), of ``candidates`` crops of random real images of the class the one that the base model
+    finds easiest (RDED, Sun et al. 2024, with one patch an image). uint8 (B, 3, H, W)."""
     chosen = []
     for class_, slot in class_slots:
         order = _of_class(labels_N, class_)[_order(labels_N, class_, seed)]
-        rows = order[torch.arange(slot * tiles * candidates, (slot + 1) * tiles * candidates) % len(order)]
+        rows = order[torch.arange(slot * candidates, (slot + 1) * candidates) % len(order)]
         patches = _crops(pixels.normalise(images_N3HW[rows].to(device)), rows, view=slot + 1, seed=seed)
         with torch.no_grad():
-            target = torch.full((len(rows),), class_, device=device)
-            difficulty = functional.cross_entropy(logits(patches), target, reduction="none").view(tiles, candidates)
-        easiest = patches.unflatten(0, (tiles, candidates))[torch.arange(tiles), difficulty.argmin(dim=1).cpu()]
-        chosen.append(_joined(easiest, mosaic, (height, width)))
+            target = torch.full((candidates,), class_, device=device)
+            difficulty = functional.cross_entropy(logits(patches), target, reduction="none")
+        chosen.append(patches[difficulty.argmin()])
     return pixels.quantise(torch.stack(chosen))
 
 
@@ -89,14 +85,3 @@ def _crops(images_BCHW: Tensor, rows_B: Tensor, *, view: int, seed: int) -> Tens
         seed, rows_B, torch.full_like(rows_B, view), crop_scale=0.5, flip=False, cutmix=False, images=len(rows_B)
     )
     return views.crop(images_BCHW, geometry.to(images_BCHW.device))
-
-
-def _joined(tiles_T3HW: Tensor, mosaic: int, size: tuple[int, int]) -> Tensor:
-    """The tiles, made smaller, as one image (3, H, W) of mosaic x mosaic."""
-    if mosaic == 1:
-        return tiles_T3HW[0]
-    # One more pixel than fits where the size does not divide; the last row and column are cut.
-    small = [-(-side // mosaic) for side in size]
-    tiles = functional.interpolate(tiles_T3HW, size=small, mode="bilinear", antialias=True, align_corners=False)
-    rows = [torch.cat(list(row), dim=2) for row in tiles.split(mosaic)]
-    return torch.cat(rows, dim=1)[:, : size[0], : size[1]]

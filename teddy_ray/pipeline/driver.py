@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from teddy_ray.pipeline import executors, results
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Emit, Event, Stage, event
-from teddy_ray.pipeline.executors import Executor, Part, Work, carry_out
+from teddy_ray.pipeline.executors import Executor, Part, Work
 from teddy_ray.pipeline.journal import Journal
 from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.pipeline.results import Made, Results
@@ -36,16 +36,20 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
     spec = settle(spec)
     name = run_name(spec)
     folder = f"runs/{name}"
+    journal = Journal(store, folder)
+
+    def say(what: Event) -> None:
+        journal(what)
+        emit(what)
+
+    context = Context(spec, store, say)
+    stages = _Stages(context)
+    first = _begin(context, stages)
+    # Only now: what is refused leaves no run behind.
     store.put_if_absent(f"{folder}/spec.json", spec.to_json().encode())
-    with Journal(store, folder) as journal:
-
-        def say(what: Event) -> None:
-            journal(what)
-            emit(what)
-
-        context = Context(spec, store, say)
+    with journal:
         with executors.executor(context) as executor:
-            made = _carry_out(context, _Stages(context, executor))
+            made = _carry_out(context, stages, executor, first)
         found = results.collect(context, name, made)
         say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
@@ -61,42 +65,48 @@ def run_name(spec: Spec) -> str:
     return f"{source[:24]}-ipc{spec.distill.ipc}-{spec.recipe}-{spec.digest[:8]}"
 
 
-def _carry_out(context: Context, stages: _Stages) -> Made:
+def _begin(context: Context, stages: _Stages) -> list[Task]:
+    """Read the real data, refuse what it shows to be impossible; the base's tasks."""
+    here = executors.InlineExecutor(context)
+    stages.made.data = stages.run("data", data.tasks(context.spec), data.work, here, Part.TASKS)[0]
+    context.data_digest = stages.made.data.digest
+    data.refuse_impossible(context.spec, context.real)
+    return base.tasks(context)
+
+
+def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Sequence[Task]) -> Made:
     """The way of the data."""
     made = stages.made
-    made.data = stages.run("data", data.tasks(context.spec), data.work, Part.TASKS, here=True)[0]
-    context.data_digest = made.data.digest
-    data.refuse_impossible(context.spec, context.real)
-
     replicas = context.spec.base.replicas
-    made.base = stages.run("base", base.tasks(context), base.work, Part.TRAINER, replicas=replicas)[0]
-    made.pool = stages.run("pool", pool.tasks(context, made.base), pool.work, Part.ACTORS)
+    made.base = stages.run("base", first, base.work, executor, Part.TRAINER, replicas=replicas)[0]
+    made.pool = stages.run("pool", pool.tasks(context, made.base), pool.work, executor, Part.ACTORS)
 
     unit_tasks = distill.tasks(context, made.base, made.pool)
-    made.units = stages.run("distill", unit_tasks, distill.work, Part.TRAINER)
+    made.units = stages.run("distill", unit_tasks, distill.work, executor, Part.TRAINER)
     made.sets = {"distilled": distill.publish(context, made.units)}
     made.sets |= relabel.control_sets(context, [made.base, *made.pool])
 
     shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}
-    labelled = stages.run("relabel", [task for tasks in shards.values() for task in tasks], relabel.work, Part.TASKS)
+    every = [task for tasks in shards.values() for task in tasks]
+    labelled = stages.run("relabel", every, relabel.work, executor, Part.TASKS)
     done = iter(labelled)
     made.labels = {name: [next(done) for _ in tasks] for name, tasks in shards.items()}
 
     students = evaluate.tasks(context, made.sets, made.labels)
-    made.students = stages.run("evaluate", students, evaluate.work, Part.TASKS)
+    made.students = stages.run("evaluate", students, evaluate.work, executor, Part.TASKS)
     return made
 
 
 class _Stages:
     """Runs what a stage still has to do, and tells of it."""
 
-    def __init__(self, context: Context, executor: Executor) -> None:
-        self.context, self.executor, self.made = context, executor, Made()
+    def __init__(self, context: Context) -> None:
+        self.context, self.made = context, Made()
 
     def run(
-        self, stage: Stage, tasks: Sequence[Task], work: Work, part: Part, *, replicas: int = 1, here: bool = False
+        self, stage: Stage, tasks: Sequence[Task], work: Work, executor: Executor, part: Part, *, replicas: int = 1
     ) -> list[Record]:
-        """The records of all tasks, in their order; ``here`` means in this process, whatever the executor."""
+        """The records of all tasks, in their order."""
         store, say = self.context.store, self.context.emit
         left = [task for task in tasks if records.find(store, task.stage, task.digest) is None]
         # A prior member is a checkpoint, and as new as its base.
@@ -107,11 +117,7 @@ class _Stages:
             self.made.reused_units = [task.name for task in tasks if task not in left]
         say(event("stage_started", stage, done=len(tasks) - len(left), total=len(tasks)))
         with _Timed(self.made, stage, say):
-            if here:
-                for task in left:
-                    carry_out(work, self.context, stage, task)
-            else:
-                self.executor.run(stage, work, left, part=part, replicas=replicas)
+            executor.run(stage, work, left, part=part, replicas=replicas)
         return [self.context.record(task.stage, task.digest) for task in tasks]
 
 

@@ -3,7 +3,8 @@
     with Journal(store, "runs/digits-ipc1-teddy-1a2b3c4d") as journal:
         journal(event)
 
-Each attempt has a number and its own folder; a file, once written, does not change.
+Each attempt has a number and its own folder; a file, once written, does not change. Nothing is written before the
+journal is entered: what was said until then follows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Journal:
         self._flushed = time.monotonic()
         self._files = itertools.count()
         self._pictures: dict[str, Image.Image] = {}
-        self.attempt = self._begin()
+        self.attempt = 0
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -43,10 +44,11 @@ class Journal:
                 self._pictures[event["task"]] = _picture(event["png"])
             else:
                 self._waiting.append(json.dumps(event))
-            if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            if self.attempt and time.monotonic() - self._flushed >= FLUSH_SECONDS:
                 self._flush()
 
     def __enter__(self) -> Self:
+        self.attempt = self._begin()
         return self
 
     def __exit__(

@@ -23,6 +23,11 @@ def settle(spec: Spec) -> Spec:
     executor = spec.compute.executor
     if executor == "auto":
         executor = "ray" if (workers > 1 or spec.base.replicas > 1) and _has_ray() else "inline"
+    if executor == "inline" and spec.base.replicas > 1:
+        raise UserError(
+            f"base.replicas = {spec.base.replicas} needs as many processes, which only Ray gives: set"
+            " compute.executor=ray, or base.replicas=1"
+        )
     if executor == "ray" and not _has_ray():
         raise UserError(
             "compute.executor = 'ray', but Ray is not installed here: install 'ray[default,train]', or set inline"

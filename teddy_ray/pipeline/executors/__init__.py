@@ -7,10 +7,10 @@ with executor(context) as where:
 from __future__ import annotations
 
 from teddy_ray.pipeline.context import Context
-from teddy_ray.pipeline.executors.base import Executor, Part, Work, carry_out
+from teddy_ray.pipeline.executors.base import Executor, Part, Work
 from teddy_ray.pipeline.executors.inline import InlineExecutor
 
-__all__ = ["Executor", "Part", "Work", "carry_out", "executor"]
+__all__ = ["Executor", "InlineExecutor", "Part", "Work", "executor"]
 
 
 def executor(context: Context) -> Executor:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from teddy_ray.errors import UserError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
@@ -18,11 +17,8 @@ class InlineExecutor:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:  # noqa: ARG002 - one process has but one part
-        if replicas > 1:
-            raise UserError(
-                f"base.replicas = {replicas} needs as many processes: set compute.executor=ray, or base.replicas=1"
-            )
+    def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:  # noqa: ARG002
+        """One after another. One process has but one part, and one replica: settle() refuses more."""
         for task in tasks:
             carry_out(work, self.context, stage, task)
 

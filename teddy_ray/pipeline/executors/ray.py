@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 import uuid
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 import ray
 import ray.train
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import ActorPool
@@ -128,6 +129,7 @@ class RayExecutor:
         self._hub: Handle | None = None
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
+        self._poller_failure: Exception | None = None
 
     def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
         if not tasks:
@@ -146,6 +148,8 @@ class RayExecutor:
             raise _cause(error) from None
         finally:
             self._forward()
+        if self._poller_failure is not None:
+            raise self._poller_failure
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +160,7 @@ class RayExecutor:
         self._stop.set()
         if self._poller is not None:
             self._poller.join()
-            ray.shutdown()
+        ray.shutdown()
 
     def _start(self) -> Handle:
         """Ray, on first use, with as many slots as there are workers; the hub, and a thread that empties it."""
@@ -165,22 +169,26 @@ class RayExecutor:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             # "local", not the default: a stale file of another Ray on this machine would be connected to.
-            ray.init(
-                address="local",
-                num_cpus=self.context.spec.compute.workers,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                configure_logging=True,
-            )
+            with _own_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=max(self.context.spec.compute.workers, self.context.spec.base.replicas),
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    configure_logging=True,
+                )
             self._hub = ray.remote(num_cpus=0)(Hub).remote()
             self._poller = threading.Thread(target=self._poll, name="events", daemon=True)
             self._poller.start()
         return self._hub
 
     def _poll(self) -> None:
-        while not self._stop.wait(0.5):
-            self._forward()
+        try:
+            while not self._stop.wait(0.5):
+                self._forward()
+        except (WorldError, RayError) as error:  # a full disk, or the hub lost: for the main thread to tell
+            self._poller_failure = error
 
     def _forward(self) -> None:
         if self._hub is not None:
@@ -206,7 +214,7 @@ class RayExecutor:
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
         queue: Handle = ray.remote(num_cpus=0)(Queue).remote(tasks)
         with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
-            TorchTrainer(
+            _Trainer(
                 _replicate if replicas > 1 else _take_turns,
                 train_loop_config={"order": order, "tasks": list(tasks), "queue": queue},
                 torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
@@ -220,28 +228,53 @@ class RayExecutor:
             raise failure
 
 
+class _Trainer(TorchTrainer):
+    def _register_sigint_handler(self, controller: Handle) -> None:
+        """Not: Ray's handler asks the controller to stop, which listens only once its workers have started, and stays
+        when the trainer has ended. A KeyboardInterrupt ends all of this Ray within seconds."""
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """For Ray's start. Its handler of SIGTERM prints a C++ stack and aborts the process three seconds later, amid the
+    shutdown: ours is put back. A KeyboardInterrupt amid its forks would be lost: SIGINT waits until they are over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in held:
+        signal.raise_signal(number)
+
+
 def _replicate(config: dict[str, Any]) -> None:
-    """A replica's part of data-parallel training."""
-    of = ray.train.get_context()
+    """A replica's part of data-parallel training. One that fails ends its group, which would wait for it for ever; the
+    next group finds the failure and does nothing."""
+    of, queue = ray.train.get_context(), config["queue"]
     context = config["order"].context(rank=of.get_world_rank(), replicas=of.get_world_size())
-    with _failing_to(config["queue"]):
+    if ray.get(queue.failed.remote()) is not None:
+        return
+    try:
         for task in config["tasks"]:
             config["order"].carry_out(context, task)
+    except (UserError, WorldError) as error:
+        ray.get(queue.fail.remote(error))
+        raise
 
 
 def _take_turns(config: dict[str, Any]) -> None:
     """A worker of the group: tasks from the queue until there are none."""
     context, queue = config["order"].context(), config["queue"]
     ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
-    with _failing_to(queue):
+    try:
         while (task := ray.get(queue.take.remote())) is not None:
             config["order"].carry_out(context, task)
-
-
-@contextmanager
-def _failing_to(queue: Handle) -> Iterator[None]:
-    try:
-        yield
     except (UserError, WorldError) as error:
         ray.get(queue.fail.remote(error))
 

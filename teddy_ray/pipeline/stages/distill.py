@@ -164,7 +164,6 @@ def _start(context: Context, task: Task, unit: Unit) -> Tensor:
         pixels=real.pixels,
         device=context.device,
         candidates=spec.patch_candidates,
-        mosaic=spec.mosaic,
         seed=seed,
     )
 
