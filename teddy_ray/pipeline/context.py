@@ -7,7 +7,7 @@ a process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from teddy_ray import models
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.pipeline.events import Emit, Stage, event
-from teddy_ray.spec import Spec, digest
+from teddy_ray.spec import Spec
 from teddy_ray.store import records, tensors
 from teddy_ray.store.base import Store
 from teddy_ray.store.records import Record
@@ -164,8 +164,3 @@ def threads(count: int) -> Iterator[None]:
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """A model's state dict as it is stored: on the CPU, in plain memory order."""
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def content(files: Sequence[records.File]) -> str:
-    """The SHA-256 of one file, or of the list of the files' SHA-256."""
-    return files[0].sha256 if len(files) == 1 else digest([file.sha256 for file in files])

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from teddy_ray.pipeline import executors, results
+from teddy_ray.pipeline import executors, imagesets, results
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Emit, Event, Stage, event
 from teddy_ray.pipeline.executors import Executor, Part, Work
@@ -83,8 +83,8 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
 
     unit_tasks = distill.tasks(context, made.base, made.pool)
     made.units = stages.run("distill", unit_tasks, distill.work, executor, Part.TRAINER)
-    made.sets = {"distilled": distill.publish(context, made.units)}
-    made.sets |= relabel.control_sets(context, [made.base, *made.pool])
+    made.sets = {"distilled": imagesets.publish(context, made.units)}
+    made.sets |= imagesets.control_sets(context, [made.base, *made.pool])
 
     shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}
     every = [task for tasks in shards.values() for task in tasks]

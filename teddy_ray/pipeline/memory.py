@@ -1,7 +1,7 @@
 """Keep freed memory for the next step, instead of handing it back to the kernel and faulting it in again.
 
-A training step on a CPU frees and allocates the same large blocks every time; glibc maps and unmaps each of them, and the
-kernel clears every page anew. On a ConvNet at 64x64 (batch 50, bfloat16, one thread, a CPU with AMX) a step took
+A training step on a CPU frees and allocates the same large blocks every time; glibc maps and unmaps each of them, and
+the kernel clears every page anew. On a ConvNet at 64x64 (batch 50, bfloat16, one thread, a CPU with AMX) a step took
 0.40 s of CPU time before and 0.26 s after (medians of 5).
 """
 

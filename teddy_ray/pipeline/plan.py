@@ -19,7 +19,7 @@ from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import Trainer, TrainingRecipe
 from teddy_ray.pipeline.context import RealData, place, threads
 from teddy_ray.pipeline.stages.data import refuse_impossible
-from teddy_ray.pipeline.stages.distill import units
+from teddy_ray.pipeline.units import units
 from teddy_ray.spec import Spec
 
 LABEL_ROW_BYTES = 53

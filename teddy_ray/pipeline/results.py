@@ -19,7 +19,7 @@ import torch
 
 from teddy_ray import __version__
 from teddy_ray.pipeline.context import Context
-from teddy_ray.pipeline.stages.distill import content_of
+from teddy_ray.pipeline.imagesets import content_of
 from teddy_ray.spec import digest
 from teddy_ray.store.records import Record
 

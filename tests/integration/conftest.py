@@ -17,6 +17,7 @@ from teddy_ray.store import open_store, records
 
 COMMAND = Path(sys.executable).with_name("teddy-cloud")
 SPEC = """
+recipe = "teddy-post"
 [data]
 source = "digits"
 classes = 3
@@ -32,7 +33,10 @@ kind = "post"
 size = 2
 [distill]
 ipc = 4
+models_per_step = 1
 iterations = 200
+class_means_weight = 0.1
+init = "patches"
 checkpoint_seconds = 0.05
 unit_images = 3
 [relabel]
@@ -44,7 +48,8 @@ epochs = 3
 regimes = ["views"]
 controls = ["random"]
 """
-"""Four units of three images, of a second each; post members, so that every stage has work."""
+"""Four units of three images, of about a second each; post members, so that every stage has work. It says much that a recipe
+says too, so that recipes may change."""
 
 STAGES = ("data", "checkpoint", "base", "member", "unit", "images", "labels", "student")
 """Of artifacts, in the order in which they are made."""

@@ -923,7 +923,7 @@ def bright(x):
 
 
 def patches(grays, ipc, logits, **options):
-    options = {"candidates": 20, "mosaic": 1, "seed": 1} | options
+    options = {"candidates": 20, "seed": 1} | options
     images, y = grays
     return initial.real_patches(images, y, slots(ipc), logits=logits, pixels=PLAIN, device=CPU, **options)
 
@@ -962,26 +962,12 @@ def test_a_patch_is_at_least_half_of_its_image():
         pixels=PLAIN,
         device=CPU,
         candidates=1,
-        mosaic=1,
         seed=1,
     ).int()
     width = (found[:, 0, 0, -1] - found[:, 0, 0, 0]) / 248
     assert (width > 0.5 * 3 / 4).all()
     assert (width > 0).all()  # never mirrored
     assert (width < 0.97).any()
-
-
-def test_a_mosaic_joins_patches_of_its_class(grays):
-    images, y = grays
-    found = patches(grays, 2, bright, candidates=1, mosaic=2)
-    assert found.shape == (6, 3, 9, 9)
-    for (class_, _), mosaic in zip(slots(2), found, strict=True):
-        corners = mosaic[0, [0, 0, 8, 8], [0, 8, 0, 8]].tolist()
-        assert len(set(corners)) == 4
-        assert set(corners) <= set(images[y == class_, 0, 0, 0].tolist())
-        assert set(mosaic.unique().tolist()) == set(corners)
-        assert (mosaic == corners[0]).sum() == 3 * 25
-    assert torch.equal(patches(grays, 1, bright, candidates=1, mosaic=2), found[:3])
 
 
 def test_a_coreset_stands_around_its_quantile():

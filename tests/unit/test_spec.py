@@ -351,7 +351,9 @@ def test_every_recipe_resolves(name):
     assert "ipc" not in recipes.load(name).get("distill", {})  # the budget is the user's, whatever the recipe
 
 
-SOURCE = re.compile(r"\b(ours|paper|SRe2L|RDED|Qin et al|CDA|EDC|LPLD|FADRM|CIM|G-VBSM|WMDD|CV-DD|DELT|arXiv)\b")
+SOURCE = re.compile(
+    r"\b(ours|paper|Teddy|SRe2L|RDED|RD3|Qin et al|CDA|EDC|LPLD|FADRM|CIM|G-VBSM|WMDD|CV-DD|DELT|arXiv)\b"
+)
 VALUE = re.compile(r"^\s*([\w.]+)\s*=")
 
 

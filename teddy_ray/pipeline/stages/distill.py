@@ -1,11 +1,10 @@
-"""distill: the synthetic images, unit by unit, and then the set of them as it is published."""
+"""distill: the synthetic images, unit by unit."""
 
 from __future__ import annotations
 
 import base64
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,49 +16,19 @@ from teddy_ray.method.optimisation import precision
 from teddy_ray.method.statistics import class_means
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.pipeline import addresses
-from teddy_ray.pipeline.context import Context, Task, content, threads
+from teddy_ray.pipeline.context import Context, Task, threads
 from teddy_ray.pipeline.events import event
+from teddy_ray.pipeline.stages.pool import chosen
+from teddy_ray.pipeline.units import Unit, units
 from teddy_ray.report.sheet import contact_sheet
-from teddy_ray.spec import DistillSpec
-from teddy_ray.store import checkpoints, images, records, tensors
+from teddy_ray.store import checkpoints, records, tensors
 from teddy_ray.store.records import Record
 
 TRACE_POINTS = 50
-IMAGES_A_FILE = 10_000
 CLASS_MEAN_IMAGES = 100
 """Real images of each class whose mean feature stands for the class."""
 PREVIEW_SECONDS = 10.0
 PREVIEW_IMAGES = 100
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A block of classes x a slice of IPC, optimised as one batch. An image's number is slot · K + class."""
-
-    classes: range
-    slots: range
-
-    @property
-    def name(self) -> str:
-        return f"c{self.classes.start:04d}-s{self.slots.start:04d}"
-
-    @property
-    def class_slots(self) -> list[tuple[int, int]]:
-        return [(class_, slot) for slot in self.slots for class_ in self.classes]
-
-    def images(self, total_classes: int) -> list[int]:
-        return [slot * total_classes + class_ for class_, slot in self.class_slots]
-
-
-def units(classes: int, spec: DistillSpec) -> list[Unit]:
-    """All units: as many classes as fit into ``unit_images``, then as many slots as fit. A larger IPC appends units."""
-    block = min(classes, spec.unit_images)
-    slice_ = max(1, spec.unit_images // block)
-    return [
-        Unit(range(c, min(c + block, classes)), range(s, min(s + slice_, spec.ipc)))
-        for s in range(0, spec.ipc, slice_)
-        for c in range(0, classes, block)
-    ]
 
 
 def tasks(context: Context, base: Record, pool: Sequence[Record]) -> list[Task]:
@@ -80,11 +49,6 @@ def tasks(context: Context, base: Record, pool: Sequence[Record]) -> list[Task]:
     ]
 
 
-def chosen(which: str, base: Record, pool: Sequence[Record]) -> list[Record]:
-    """The models that "pool", "base" or "both" name."""
-    return {"pool": [*pool], "base": [base], "both": [*pool, base]}[which]
-
-
 def work(context: Context, task: Task) -> None:
     """One unit: from its initial images to quantised ones."""
     started = time.monotonic()
@@ -100,47 +64,6 @@ def work(context: Context, task: Task) -> None:
     meta = {"name": unit.name, "images": len(labels), "trace": trace, "seconds": seconds}
     records.commit(context.store, "unit", task.digest, {"images.safetensors": file}, meta)
     context.store.delete(_checkpoint_key(task))
-
-
-def publish(context: Context, units_done: Sequence[Record]) -> Record:
-    """The set of all units as Parquet, image by image in the order of their numbers."""
-    digest = addresses.image_set("distilled", [record.digest for record in units_done])
-    found = records.find(context.store, "images", digest)
-    if found is not None:
-        return found
-    order: dict[int, tuple[Tensor, Tensor]] = {}
-    for unit, record in zip(units(context.real.classes, context.spec.distill), units_done, strict=True):
-        stored = context.tensors(record, "images.safetensors")
-        order |= dict(
-            zip(unit.images(context.real.classes), zip(stored["images"], stored["labels"], strict=True), strict=True)
-        )
-    pictures, labels = zip(*(order[number] for number in sorted(order)), strict=True)
-    return commit_images(context, digest, "distilled", torch.stack(pictures), torch.stack(labels))
-
-
-def commit_images(
-    context: Context, digest: str, name: str, pictures: Tensor, labels: Tensor, *, seconds: float = 0.0
-) -> Record:
-    """A set of images (uint8 N3HW) as Parquet in the Hugging Face layout; ``seconds``, what choosing them took."""
-    count = -(-len(labels) // IMAGES_A_FILE)
-    files = {
-        f"train-{index:05d}-of-{count:05d}.parquet": images.to_parquet(*part, context.real.class_names)
-        for index, part in enumerate(zip(pictures.split(IMAGES_A_FILE), labels.split(IMAGES_A_FILE), strict=True))
-    }
-    return records.commit(
-        context.store, "images", digest, files, {"name": name, "images": len(labels), "seconds": seconds}
-    )
-
-
-def read_images(context: Context, record: Record) -> tuple[Tensor, Tensor]:
-    """What was published, read back: uint8 images (N, 3, H, W) and labels (N,)."""
-    parts = [images.from_parquet(records.read(context.store, file))[:2] for _, file in sorted(record.files.items())]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-
-def content_of(record: Record) -> str:
-    """What the files of a record are, whatever made them."""
-    return content([file for _, file in sorted(record.files.items())])
 
 
 def _start(context: Context, task: Task, unit: Unit) -> Tensor:

@@ -16,8 +16,8 @@ from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe
 from teddy_ray.method.views import Geometry
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task, threads
+from teddy_ray.pipeline.imagesets import content_of, read
 from teddy_ray.pipeline.stages.base import test_accuracy
-from teddy_ray.pipeline.stages.distill import content_of, read_images
 from teddy_ray.store import labels as label_files
 from teddy_ray.store import records
 from teddy_ray.store.labels import SoftLabels
@@ -99,17 +99,17 @@ def _recipe(context: Context, regime: str) -> TrainingRecipe:
 
 
 def _labelled(context: Context, task: Task) -> LabelledViews:
-    pictures, classes = read_images(context, context.record("images", task.inputs["images"]))
+    pictures, classes = read(context, context.record("images", task.inputs["images"]))
     shards = [context.record("labels", digest) for digest in task.inputs["labels"]]
-    read = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
-    order = torch.argsort(_joined(read, "view") * len(pictures) + _joined(read, "image"))
-    geometry = Geometry(*(_joined(read, field.name)[order] for field in fields(Geometry)))
+    parts = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
+    order = torch.argsort(_joined(parts, "view") * len(pictures) + _joined(parts, "image"))
+    geometry = Geometry(*(_joined(parts, field.name)[order] for field in fields(Geometry)))
     device = context.device
     return LabelledViews(
         images=context.real.pixels.normalise(pictures.to(device)),
         labels=classes.to(device),
         geometry=geometry.to(device),
-        logits=_joined(read, "logits")[order].float().to(device),
+        logits=_joined(parts, "logits")[order].float().to(device),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import chain, islice
 
 from torch import nn
@@ -43,6 +44,11 @@ def tasks(context: Context, base: Record) -> list[Task]:
         )
         for index in range(pool.size)
     ]
+
+
+def chosen(which: str, base: Record, pool: Sequence[Record]) -> list[Record]:
+    """The models that "pool", "base" or "both" name."""
+    return {"pool": [*pool], "base": [base], "both": [*pool, base]}[which]
 
 
 def work(context: Context, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""relabel: the labellers' answer for every view of every image of a set, the controls' sets as well."""
+"""relabel: the labellers' answer for every view of every image of a set, be it the synthetic one or a control."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from teddy_ray.method import initial, views
+from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
 from teddy_ray.method.optimisation import precision
-from teddy_ray.method.training import logits_of
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task, threads
-from teddy_ray.pipeline.stages.distill import chosen, commit_images, content_of, read_images
+from teddy_ray.pipeline.imagesets import content_of, read
+from teddy_ray.pipeline.stages.pool import chosen
 from teddy_ray.store import labels as label_files
 from teddy_ray.store import records
 from teddy_ray.store.labels import SoftLabels
@@ -24,18 +24,6 @@ from teddy_ray.store.records import Record
 IMAGES_A_SHARD = 5_000
 ROWS_A_SHARD = 50_000
 BATCH = 250
-
-
-def control_sets(context: Context, models: Sequence[Record]) -> dict[str, Record]:
-    """The controls' images, published like the synthetic ones: random real images, drawn anew for each student seed,
-    so that their spread has the draw's luck in it; and a coreset by the mean difficulty that ``models`` see."""
-    spec = context.spec.evaluate
-    sets: dict[str, Record] = {}
-    if "random" in spec.controls:
-        sets |= {f"random-{seed}": _random(context, seed) for seed in range(spec.seeds)}
-    if "coreset" in spec.controls:
-        sets["coreset"] = _coreset(context, models)
-    return sets
 
 
 def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]) -> list[Task]:
@@ -74,7 +62,7 @@ def work(context: Context, task: Task) -> None:
     """One shard, its rows view by view."""
     started = time.monotonic()
     first, last, first_view, last_view = task.inputs["rows"]
-    pictures, _ = read_images(context, context.record("images", task.inputs["images"]))
+    pictures, _ = read(context, context.record("images", task.inputs["images"]))
     image = torch.arange(first, last).repeat(last_view - first_view)
     view = torch.arange(first_view, last_view).repeat_interleave(last - first)
     with threads(context.spec.relabel.threads):
@@ -113,53 +101,3 @@ def _answers(context: Context, task: Task, pictures: Tensor, image: Tensor, view
         shown, _ = views.render(normalised, images.to(device), own.to(device), partner.to(device))
         with precision(device, bfloat16=context.bfloat16):
             yield ensemble(labellers, shown, average=context.spec.relabel.ensemble).cpu()
-
-
-def _random(context: Context, seed: int) -> Record:
-    real, ipc = context.real, context.spec.distill.ipc
-    digest = addresses.image_set("random", real.digest, context.spec.seed, seed, ipc)
-    # Apart from distill.init = "real", which draws with the run's own seed: a control must not be the set itself.
-    rows = initial.random_real(real.train_labels, _class_slots(context), seed=context.spec.seed + 1 + seed)
-    return _found(context, digest) or commit_images(
-        context, digest, f"random-{seed}", real.train_images[rows], real.train_labels[rows]
-    )
-
-
-def _coreset(context: Context, models: Sequence[Record]) -> Record:
-    real, ipc, quantile = context.real, context.spec.distill.ipc, context.spec.evaluate.coreset_difficulty
-    digest = addresses.image_set("coreset", real.digest, [record.digest for record in models], quantile, ipc)
-    found = _found(context, digest)
-    if found is not None:
-        return found
-    started = time.monotonic()
-    rows = initial.coreset(_difficulty(context, models), real.train_labels, ipc=ipc, quantile=quantile)
-    seconds = time.monotonic() - started
-    return commit_images(context, digest, "coreset", real.train_images[rows], real.train_labels[rows], seconds=seconds)
-
-
-def _difficulty(context: Context, models: Sequence[Record]) -> Tensor:
-    """The mean cross-entropy (N,) of every real image under ``models``."""
-    real = context.real
-    losses = [
-        torch.nn.functional.cross_entropy(
-            logits_of(
-                context.model(record),
-                real.train_images,
-                pixels=real.pixels,
-                bfloat16=context.bfloat16,
-                device=context.device,
-            ),
-            real.train_labels,
-            reduction="none",
-        )
-        for record in models
-    ]
-    return torch.stack(losses).mean(dim=0)
-
-
-def _class_slots(context: Context) -> list[tuple[int, int]]:
-    return [(class_, slot) for slot in range(context.spec.distill.ipc) for class_ in range(context.real.classes)]
-
-
-def _found(context: Context, digest: str) -> Record | None:
-    return records.find(context.store, "images", digest)

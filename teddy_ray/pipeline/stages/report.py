@@ -8,8 +8,8 @@ from typing import Any
 
 from teddy_ray import report
 from teddy_ray.pipeline.context import Context
+from teddy_ray.pipeline.imagesets import read
 from teddy_ray.pipeline.results import Made, Results
-from teddy_ray.pipeline.stages.distill import read_images
 from teddy_ray.store.records import File
 
 
@@ -21,7 +21,7 @@ def write(context: Context, folder: str, results: Results, made: Made) -> dict[s
         published[f"labels/labels-{index:05d}-of-{count:05d}.parquet"] = shard.files["labels.parquet"]
     for name, file in published.items():
         context.store.copy(file.key, f"{folder}/{name}")
-    pictures, _ = read_images(context, made.sets["distilled"])
+    pictures, _ = read(context, made.sets["distilled"])
     for name, content in report.render(results, pictures).items():
         place = "dataset" if name == "README.md" else "report"
         context.store.put_bytes(f"{folder}/{place}/{name}", content)
