@@ -59,9 +59,9 @@ def read(context: Context, record: Record) -> tuple[Tensor, Tensor]:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def content_of(record: Record) -> str:
-    """What a record's files are, whatever made them: one file's SHA-256, or that of the list of them."""
-    sums = [file.sha256 for _, file in sorted(record.files.items())]
+def content_of(*records: Record) -> str:
+    """What the records' files are, whatever made them: one file's SHA-256, or that of the list of them."""
+    sums = [file.sha256 for record in records for _, file in sorted(record.files.items())]
     return sums[0] if len(sums) == 1 else digest_of(sums)
 
 

@@ -20,7 +20,6 @@ import torch
 from teddy_ray import __version__
 from teddy_ray.pipeline.context import Context
 from teddy_ray.pipeline.imagesets import content_of
-from teddy_ray.spec import digest
 from teddy_ray.store.records import Record
 
 Results = dict[str, Any]
@@ -63,7 +62,7 @@ def collect(context: Context, run: str, made: Made) -> Results:
         "spec_digest": spec.digest,
         "digests": {
             "images": content_of(made.sets["distilled"]),
-            "labels": digest([content_of(shard) for shard in made.labels["distilled"]]),
+            "labels": content_of(*made.labels["distilled"]),
         },
         "dataset": {
             "source": spec.data.source,

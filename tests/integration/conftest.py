@@ -48,8 +48,8 @@ epochs = 3
 regimes = ["views"]
 controls = ["random"]
 """
-"""Four units of three images, of about a second each; post members, so that every stage has work. It says much that a recipe
-says too, so that recipes may change."""
+"""Four units of three images, of about a second each; post members, so that every stage has work. It says much that its
+recipe says too, since recipes change."""
 
 STAGES = ("data", "checkpoint", "base", "member", "unit", "images", "labels", "student")
 """Of artifacts, in the order in which they are made."""
@@ -216,3 +216,9 @@ def reference(teddy_cloud, tmp_path_factory):
 def store(tmp_path):
     """A store's place, not made yet."""
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def artifacts():
+    """Looks into a store."""
+    return Artifacts

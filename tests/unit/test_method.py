@@ -957,7 +957,7 @@ def test_a_patch_is_at_least_half_of_its_image():
     found = initial.real_patches(
         ramp,
         torch.zeros(6, dtype=torch.int64),
-        slots(6, 1),
+        slots(60, 1),
         logits=lambda x: torch.zeros(len(x), 2),
         pixels=PLAIN,
         device=CPU,
@@ -965,9 +965,8 @@ def test_a_patch_is_at_least_half_of_its_image():
         seed=1,
     ).int()
     width = (found[:, 0, 0, -1] - found[:, 0, 0, 0]) / 248
-    assert (width > 0.5 * 3 / 4).all()
-    assert (width > 0).all()  # never mirrored
-    assert (width < 0.97).any()
+    assert (width > math.sqrt(0.5 * 3 / 4) - 1 / 32).all()  # and so never mirrored; half a pixel is lost at an edge
+    assert (width < 0.8).any()
 
 
 def test_a_coreset_stands_around_its_quantile():

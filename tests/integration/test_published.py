@@ -1,0 +1,95 @@
+"""What a run publishes, in the hands of those who never heard of us: datasets, pandas, an image viewer, sha256sum."""
+
+import hashlib
+import json
+
+import pytest
+from PIL import Image
+
+from teddy_ray.pipeline.events import STAGES
+from teddy_ray.spec import Spec
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """The library, kept off the network and out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("home")))
+        import datasets
+
+        yield datasets
+
+
+@pytest.mark.parametrize("how", ["data_files", "card"])
+def test_the_images_open_as_pictures_with_class_names(reference, datasets, tmp_path, how):
+    folder = reference.folder / "dataset"
+    places = {"data_files": ("parquet", {"data_files": str(folder / "data" / "*.parquet")}), "card": (str(folder), {})}
+    path, more = places[how]
+    loaded = datasets.load_dataset(path, split="train", cache_dir=str(tmp_path), **more)
+    assert loaded.features["label"].names == ["0", "1", "2"]
+    assert loaded["label"][:] == [0, 1, 2] * 4
+    assert {(row["image"].size, row["image"].mode) for row in loaded} == {((8, 8), "RGB")}
+
+
+def test_the_labels_open_as_a_table(reference):
+    import pandas
+
+    table = pandas.concat(pandas.read_parquet(path) for path in sorted((reference.folder / "labels").iterdir()))
+    assert len(table) == 12 * 4  # every image: whole, and three views
+    assert set(zip(table["image"], table["view"], strict=True)) == {(i, v) for i in range(12) for v in range(4)}
+    assert {len(logits) for logits in table["logits"]} == {3}
+
+
+def test_the_manifest_names_every_file_with_its_bytes_and_every_record(reference):
+    manifest = json.loads((reference.folder / "manifest.json").read_text())
+    published = {path for name in ("dataset/data", "labels") for path in (reference.folder / name).iterdir()}
+    assert {reference.folder / name for name in manifest["files"]} == published
+    for name, file in manifest["files"].items():
+        content = (reference.folder / name).read_bytes()
+        assert (file["sha256"], file["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
+        assert reference.store / file["key"] == reference.folder / name
+    made = {path.relative_to(reference.store).as_posix() for path in reference.store.glob("artifacts/*/*/record.json")}
+    # The base's checkpoints are no members here, and so no part of the run.
+    assert set(manifest["records"]) == {name for name in made if not name.startswith("artifacts/checkpoint/")}
+
+
+def test_the_spec_reloads_to_the_digest_that_all_files_name(reference):
+    spec = Spec.from_json((reference.folder / "spec.json").read_bytes())
+    manifest = json.loads((reference.folder / "manifest.json").read_text())
+    results = json.loads((reference.folder / "results.json").read_text())
+    assert spec.digest == manifest["spec_digest"] == results["spec_digest"]
+    assert manifest["run"] == results["run"] == reference.folder.name
+    assert results["run"].endswith(spec.digest[:8])
+
+
+def test_the_command_prints_what_the_results_file_says(reference):
+    results = json.loads((reference.folder / "results.json").read_text())
+    assert set(reference.results) == {"run", "folder", "digests", "scores", "seconds", "reused"}
+    for name in set(reference.results) - {"seconds"}:
+        assert reference.results[name] == results[name]
+    # A file cannot say how long it took to write itself.
+    assert reference.results["seconds"].keys() - results["seconds"].keys() == {"report"}
+    assert reference.results["seconds"].items() >= results["seconds"].items()
+
+
+def test_the_images_digest_is_the_sha256_of_the_file(reference):
+    (path,) = (reference.folder / "dataset" / "data").iterdir()
+    assert reference.results["digests"]["images"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_contact_sheet_shows_every_unit(reference):
+    with Image.open(reference.folder / "contact-sheet.png") as sheet:
+        assert sheet.format == "PNG"
+        assert len(sheet.convert("RGB").getcolors(maxcolors=1 << 20)) > 2
+        assert sheet.height > 4 * 8
+
+
+def test_the_events_tell_of_every_stage_in_order(reference):
+    files = sorted((reference.folder / "events" / "0001").glob("0*.jsonl"))
+    events = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    for kind in ("stage_started", "stage_done"):
+        assert [event["stage"] for event in events if event["kind"] == kind] == list(STAGES)
+    finished = [event for event in events if event["kind"] == "task_done"]
+    assert len([event for event in finished if event["stage"] == "distill"]) == 4
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
