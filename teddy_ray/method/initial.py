@@ -29,9 +29,8 @@ def noise(images_B: Tensor, size: tuple[int, int], *, seed: int) -> Tensor:
 
 def random_real(labels_N: Tensor, class_slots: list[tuple[int, int]], *, seed: int) -> Tensor:
     """Rows of real images (int64), one for each (class, slot): a random one of its class, none twice."""
-    return torch.stack(
-        [_of_class(labels_N, class_)[_order(labels_N, class_, seed)[slot]] for class_, slot in class_slots]
-    )
+    shuffled = _shuffled(labels_N, class_slots, seed)
+    return torch.stack([shuffled[class_][slot] for class_, slot in class_slots])
 
 
 def real_patches(
@@ -47,9 +46,9 @@ def real_patches(
 ) -> Tensor:
     """For each (class, slot), of ``candidates`` crops of random real images of the class the one that the base model
     finds easiest (RDED, Sun et al. 2024, with one patch an image). uint8 (B, 3, H, W)."""
-    chosen = []
+    shuffled, chosen = _shuffled(labels_N, class_slots, seed), []
     for class_, slot in class_slots:
-        order = _of_class(labels_N, class_)[_order(labels_N, class_, seed)]
+        order = shuffled[class_]
         rows = order[torch.arange(slot * candidates, (slot + 1) * candidates) % len(order)]
         patches = _crops(pixels.normalise(images_N3HW[rows].to(device)), rows, view=slot + 1, seed=seed)
         with torch.no_grad():
@@ -75,8 +74,10 @@ def _of_class(labels_N: Tensor, class_: int) -> Tensor:
     return torch.nonzero(labels_N == class_).squeeze(1)
 
 
-def _order(labels_N: Tensor, class_: int, seed: int) -> Tensor:
-    return permutation(int((labels_N == class_).sum()), seed, "real", class_)
+def _shuffled(labels_N: Tensor, class_slots: list[tuple[int, int]], seed: int) -> dict[int, Tensor]:
+    """Each class's rows, in the order in which its slots take them."""
+    rows = {class_: _of_class(labels_N, class_) for class_ in dict.fromkeys(class_ for class_, _ in class_slots)}
+    return {class_: members[permutation(len(members), seed, "real", class_)] for class_, members in rows.items()}
 
 
 def _crops(images_BCHW: Tensor, rows_B: Tensor, *, view: int, seed: int) -> Tensor:

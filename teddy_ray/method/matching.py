@@ -72,8 +72,9 @@ def class_distance(features_BD: Tensor, y_B: Tensor, class_means_KD: Tensor) -> 
     counts_K = members_KB.sum(dim=1)
     means_KD = members_KB @ features_BD / counts_K.clamp(min=1)[:, None]
     apart_K = torch.linalg.vector_norm(means_KD - class_means_KD, dim=1)
-    present_K = counts_K > 0
-    return torch.mean(apart_K[present_K])
+    # A product, not an index by a mask: that would wait for the device to count.
+    present_K = (counts_K > 0).to(apart_K.dtype)
+    return torch.dot(apart_K, present_K) / present_K.sum()
 
 
 def eq7(teacher: Teacher, x_BCHW: Tensor, y_B: Tensor, weights: Weights) -> Loss:

@@ -139,7 +139,7 @@ def other_value(field, value):
     return value * 0.5 + 0.1 if isinstance(value, float) else words[value]
 
 
-@pytest.mark.parametrize("field", list(field_names()))
+@pytest.mark.parametrize("field", list(field_names(Spec)))
 def test_the_digest_heeds_what_can_change_the_result_and_nothing_else(field):
     value = Spec().model_dump(mode="json")
     for name in field.split("."):
@@ -385,5 +385,22 @@ def test_a_value_without_a_source_is_found():
 def test_settings_are_documented_as_plain_json():
     """Every default is what JSON can hold, and comes back."""
     values = json.loads(Spec().to_json())
-    assert sorted(flat(values)) == sorted(field_names())
+    assert sorted(flat(values)) == sorted(field_names(Spec))
     assert validate(values) == Spec()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"base.replicas": 3}, ("base.batch_size = 128", "base.replicas = 3")),
+        ({"base.batch_size": 2, "base.replicas": 2}, ("base.batch_size = 2", "two")),
+        ({"pool.epochs": [3, 3]}, ("pool.epochs", "twice")),
+        ({"pool.epochs": []}, ("pool.epochs", "at least 1")),
+        ({"evaluate.controls": ["random", "random"]}, ("evaluate.controls", "twice")),
+        ({"evaluate.batch_size": 2}, ("evaluate.batch_size = 2", "3")),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(settings, words):
+    with pytest.raises(UserError) as refusal:
+        resolve("teddy", {}, settings)
+    assert all(word in str(refusal.value) for word in words)
