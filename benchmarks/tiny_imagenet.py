@@ -4,7 +4,7 @@
 
 One base model, one student recipe, one number of student steps for all rows; each row has its own labels, and beside it
 random real images and a coreset with the same labels. Accuracy is the student's after its last epoch, on the real
-validation images of the ten classes. Writes benchmarks/results/<date>-tiny-imagenet-<device>.{json,md}.
+validation images of the ten classes. Writes benchmarks/results/<date>-tiny-imagenet-<device>.{json,md,png}.
 
 Where the time goes on two cores (see the result's own seconds): the base's training and the students, about equally.
 """
@@ -19,6 +19,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from teddy_ray.report.sheet import contact_sheet
+from teddy_ray.store import images
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = ("teddy-prior", "teddy-post", "sre2l", "random", "teddy")
@@ -119,7 +124,18 @@ def save(runs: dict[str, dict[str, Any]], seconds: float, options: argparse.Name
     keep = ("spec", "environment", "seconds", "digests", "scores", "members", "students")
     rows = {recipe: {key: results[key] for key in keep} for recipe, results in runs.items()}
     stem.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "full": full, "runs": rows}, indent=1) + "\n")
+    stem.with_suffix(".png").write_bytes(picture(runs))
     print(text)
+
+
+def picture(runs: dict[str, dict[str, Any]]) -> bytes:
+    """The first image of every class, a row a recipe, as PNG."""
+    firsts = []
+    for results in runs.values():
+        file = min(Path(results["folder"]).glob("dataset/data/*.parquet"))
+        pictures, _, class_names = images.from_parquet(file.read_bytes())
+        firsts.append(pictures[: len(class_names)])
+    return contact_sheet(torch.cat(firsts), columns=len(firsts[0]))
 
 
 if __name__ == "__main__":

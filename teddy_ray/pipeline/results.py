@@ -79,7 +79,7 @@ def collect(context: Context, run: str, made: Made) -> Results:
         "members": [_part(record, "name", "kind", "accuracy", "parameters", "seconds") for record in made.pool],
         "units": [_part(record, "name", "images", "seconds", "trace") for record in made.units],
         "scores": scores,
-        "rank": _rank(scores, made.base.meta["accuracy"]),
+        "rank": _rank(scores, made.base.meta),
         "students": [
             _part(record, "set", "student", "regime", "seed", "accuracy", "seconds", "curve")
             for record in made.students
@@ -140,14 +140,19 @@ def _construction_seconds(made: Made) -> dict[str, float]:
     }
 
 
-def _rank(scores: Sequence[Results], full: float) -> list[Results]:
-    """DD-Ranking (arXiv 2505.13300) in points: HLR = full - distilled with hard labels, IOR = distilled - random."""
+def _rank(scores: Sequence[Results], base: Results) -> list[Results]:
+    """DD-Ranking (arXiv 2505.13300) in points: HLR = full - distilled with hard labels, IOR = distilled - random.
+
+    HLR only for students of the base's architecture: full data's score is the base's own.
+    """
     distilled = [row for row in scores if row["set"] == "distilled"]
     ranks = []
     for student in dict.fromkeys(row["student"] for row in distilled):
         own = {row["regime"]: row for row in distilled if row["student"] == student}
         ior = {regime: row["accuracy"] - row["random"] for regime, row in own.items() if row["random"] is not None}
-        ranks.append({"student": student, "hlr": full - own["hard"]["accuracy"] if "hard" in own else None, "ior": ior})
+        comparable = "hard" in own and student == base["arch"]
+        hlr = base["accuracy"] - own["hard"]["accuracy"] if comparable else None
+        ranks.append({"student": student, "hlr": hlr, "ior": ior})
     return ranks
 
 

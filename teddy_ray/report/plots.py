@@ -70,7 +70,7 @@ def distill_panels(results: Results) -> list[Panel]:
 def student_panels(results: Results, student: str) -> list[Panel]:
     """Test accuracy by epoch, a panel per regime, a line per set and seed; the full-data score as a level."""
     own = [run for run in results["students"] if run["student"] == student and run["curve"]]
-    full = next((s["accuracy"] for s in results["scores"] if s["student"] == student and s["set"] == "full"), None)
+    full = next((s["accuracy"] for s in results["scores"] if s["set"] == "full"), None)
     own = [run for run in own if run["set"] != "full"]
     # Distilled last, so that it lies on top.
     own.sort(key=lambda run: run["set"] == "distilled")

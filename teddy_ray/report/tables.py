@@ -24,7 +24,7 @@ SETS_MEAN = {
     "distilled": "the synthetic images of this run",
     "random": "as many random real images, drawn anew for each seed",
     "coreset": "as many real images, chosen by their difficulty",
-    "full": "all real training images with their own labels",
+    "full": "all real training images with their own labels: the base itself",
 }
 REGIMES_MEAN = {
     "views": "a fresh soft label for every view",
@@ -77,7 +77,7 @@ class Group:
 
 
 def groups(results: Results) -> list[Group]:
-    """The scores by student, then regime; each group ends with the student's full-data score."""
+    """The scores by student, then regime; each group ends with the base's full-data score."""
     return [_group(results, student, regime) for student in students(results) for regime in regimes(results, student)]
 
 
@@ -93,7 +93,7 @@ def verdicts(results: Results) -> list[str]:
 
 def students(results: Results) -> list[str]:
     """The students' architectures, in the order in which they were scored."""
-    return list(dict.fromkeys(score["student"] for score in results["scores"]))
+    return list(dict.fromkeys(score["student"] for score in results["scores"] if score["set"] != "full"))
 
 
 def regimes(results: Results, student: str) -> list[str]:
@@ -207,9 +207,10 @@ def _group(results: Results, student: str, regime: str) -> Group:
 
 
 def _scores(results: Results, student: str, regime: str) -> dict[str, Score]:
-    """By set: the scores of ``student`` in ``regime``, and its full-data one, which has a regime of its own."""
-    own = [score for score in results["scores"] if score["student"] == student]
-    return {score["set"]: score for score in own if score["regime"] == regime or score["set"] == "full"}
+    """By set: the scores of ``student`` in ``regime``, and full data's, which is the base's own for every student."""
+    own = [score for score in results["scores"] if (score["student"], score["regime"]) == (student, regime)]
+    full = [score for score in results["scores"] if score["set"] == "full"]
+    return {score["set"]: score for score in (*own, *full)}
 
 
 def _row(score: Score, regime: str, *, best: bool) -> ScoreRow:

@@ -422,3 +422,11 @@ def test_the_cards_code_makes_the_very_views_that_were_labelled(tmp_path, files)
         assert torch.equal(answers, logits[chosen].float())
         torch.testing.assert_close(shown, expected, rtol=0, atol=1e-6)
     assert float(names["loss"](answers, answers)) == pytest.approx(0, abs=1e-5)
+
+
+def test_students_of_another_architecture_than_the_bases_stand_beside_its_full_data_score():
+    scores = [*SCORES[:-1], score("full", "hard", 98.2, None, student="resnet18")]
+    results = results_of(scores=scores)
+    assert tables.students(results) == ["convnet"]
+    assert [row.accuracy for row in tables.rows(results) if row.set == "full"] == ["98.2", "98.2"]
+    assert b"98.2" in report.render(results, images_of(results))["index.html"]

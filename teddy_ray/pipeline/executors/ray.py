@@ -21,7 +21,7 @@ from typing import Any, Self
 import ray
 import ray.train
 from ray.exceptions import RayError, RayTaskError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import ActorPool
 
@@ -146,8 +146,9 @@ class RayExecutor:
                 _wait([remote.remote(order, task) for task in tasks])
         except RayTaskError as error:
             raise _cause(error) from None
-        finally:
-            self._forward()
+        except (RayError, WorkerGroupError) as error:
+            raise _lost(error, stage) from error
+        self._forward()
         if self._poller_failure is not None:
             raise self._poller_failure
 
@@ -291,6 +292,17 @@ def _cause(error: RayTaskError) -> BaseException:
     """What the task itself raised, where it is ours to tell; anything else with Ray's account of it."""
     inner = error.cause
     return type(inner)(str(inner)) if isinstance(inner, UserError | WorldError) else error
+
+
+def _lost(error: RayError | WorkerGroupError, stage: Stage) -> Exception:
+    """What to tell of processes that were lost too often; the error itself where the code in them failed."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
+    if not all(type(failure).__module__.startswith("ray.") for failure in failures):
+        return error
+    return WorldError(
+        f"{stage} lost a worker process {RETRIES + 1} times, or Ray itself: where memory is short, the system kills the"
+        " largest process; lower compute.workers, and run the same command again, what is finished is kept"
+    )
 
 
 _contexts: dict[tuple[str, str, str], Context] = {}
