@@ -32,10 +32,10 @@ RECIPES = ("teddy-prior", "teddy-post", "sre2l", "random", "teddy")
 # recipes have: this is what two cores do in an hour.
 EQUAL = {
     "base.epochs": 12,
-    "relabel.views": 40,
+    "relabel.views": 30,
     "relabel.crop_scale": 0.5,
     "relabel.mix": "cutmix",
-    "evaluate.epochs": 80,
+    "evaluate.epochs": 60,
     "evaluate.lr": 0.001,
     "evaluate.lr_end": 0.0,
     "evaluate.temperature": 4.0,
@@ -43,7 +43,7 @@ EQUAL = {
     "evaluate.regimes": '["views"]',
     "distill.unit_images": 50,
 }
-MODEL_STEPS = 300
+MODEL_STEPS = 200
 """Steps of a unit, times models a step: the same for all recipes that optimise."""
 
 

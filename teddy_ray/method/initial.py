@@ -42,6 +42,7 @@ def real_patches(
     pixels: Pixels,
     device: torch.device,
     candidates: int,
+    crop_scale: float,
     seed: int,
 ) -> Tensor:
     """For each (class, slot), of ``candidates`` crops of random real images of the class the one that the base model
@@ -50,7 +51,9 @@ def real_patches(
     for class_, slot in class_slots:
         order = shuffled[class_]
         rows = order[torch.arange(slot * candidates, (slot + 1) * candidates) % len(order)]
-        patches = _crops(pixels.normalise(images_N3HW[rows].to(device)), rows, view=slot + 1, seed=seed)
+        patches = _crops(
+            pixels.normalise(images_N3HW[rows].to(device)), rows, view=slot + 1, crop_scale=crop_scale, seed=seed
+        )
         with torch.no_grad():
             target = torch.full((candidates,), class_, device=device)
             difficulty = functional.cross_entropy(logits(patches), target, reduction="none")
@@ -80,9 +83,8 @@ def _shuffled(labels_N: Tensor, class_slots: list[tuple[int, int]], seed: int) -
     return {class_: members[permutation(len(members), seed, "real", class_)] for class_, members in rows.items()}
 
 
-def _crops(images_BCHW: Tensor, rows_B: Tensor, *, view: int, seed: int) -> Tensor:
-    """One crop of at least half the area of each image; never mirrored, since a patch is to be real."""
-    geometry = views.draw(
-        seed, rows_B, torch.full_like(rows_B, view), crop_scale=0.5, flip=False, cutmix=False, images=len(rows_B)
-    )
+def _crops(images_BCHW: Tensor, rows_B: Tensor, *, view: int, crop_scale: float, seed: int) -> Tensor:
+    """One crop of each image; never mirrored, since a patch is to be real."""
+    view_B, count = torch.full_like(rows_B, view), len(rows_B)
+    geometry = views.draw(seed, rows_B, view_B, crop_scale=crop_scale, flip=False, cutmix=False, images=count)
     return views.crop(images_BCHW, geometry.to(images_BCHW.device))

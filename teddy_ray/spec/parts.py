@@ -122,6 +122,8 @@ class DistillSpec(Part):
     """Gaussian noise, random real images, or the real patches that the base model finds easiest (RDED)."""
     patch_candidates: Annotated[int, Field(ge=1, le=10_000)] = 30
     """patches: real crops among which the base model chooses, for each synthetic image."""
+    patch_scale: Share = 0.5
+    """patches: a crop takes at least this share of a real image's area; 1 takes whole images."""
     unit_images: Count = 50
     """The batch of a unit: as many classes as fit, then as many images of each as fit."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1

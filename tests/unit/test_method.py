@@ -925,7 +925,7 @@ def bright(x):
 def patches(grays, ipc, logits, **options):
     options = {"candidates": 20, "seed": 1} | options
     images, y = grays
-    return initial.real_patches(images, y, slots(ipc), logits=logits, pixels=PLAIN, device=CPU, **options)
+    return initial.real_patches(images, y, slots(ipc), logits=logits, pixels=PLAIN, device=CPU, crop_scale=0.5, **options)
 
 
 def test_patches_are_the_easiest_of_their_candidates(grays):
@@ -962,6 +962,7 @@ def test_a_patch_is_at_least_half_of_its_image():
         pixels=PLAIN,
         device=CPU,
         candidates=1,
+        crop_scale=0.5,
         seed=1,
     ).int()
     width = (found[:, 0, 0, -1] - found[:, 0, 0, 0]) / 248

@@ -29,6 +29,7 @@ from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Event, Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
+from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
@@ -54,56 +55,20 @@ class Order:
     def carry_out(self, context: Context, task: Task) -> None:
         carry_out(self.work, context, self.stage, task)
 
+    def say(self, event: Event) -> None:
+        """Waits until the hub has it: what a task said is there when the task is done."""
+        ray.get(self.hub.push.remote(event))
+
     def context(self, *, rank: int = 0, replicas: int = 1) -> Context:
         keep_freed()
         return Context(
             spec=Spec.from_json(self.spec),
             store=open_store(self.store),
-            emit=self.hub.push.remote,
+            emit=self.say,
             data_digest=self.data_digest,
             rank=rank,
             replicas=replicas,
         )
-
-
-class Hub:
-    """Where workers' events wait for the driver."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def push(self, event: Event) -> None:
-        self.events.append(event)
-
-    def drain(self) -> list[Event]:
-        events, self.events = self.events, []
-        return events
-
-
-class Queue:
-    """The tasks of a trainer. When a group of workers is restarted, all tasks are offered again: those that are done
-    are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer
-    would try it again."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks, self.left = list(tasks), list(tasks)
-        self.group: set[int] = set()
-        self.failure: UserError | WorldError | None = None
-
-    def join(self, rank: int) -> None:
-        """A worker begins. A rank that was here before means a new group."""
-        if rank in self.group:
-            self.group, self.left = set(), list(self.tasks)
-        self.group.add(rank)
-
-    def take(self) -> Task | None:
-        return self.left.pop(0) if self.left else None
-
-    def fail(self, failure: UserError | WorldError) -> None:
-        self.failure, self.left = self.failure or failure, []
-
-    def failed(self) -> UserError | WorldError | None:
-        return self.failure
 
 
 class Worker:
@@ -169,6 +134,8 @@ class RayExecutor:
             # Our numbers of threads are the spec's, and Ray's accelerator probe would log once a worker.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            # Workers stay where the driver is: a relative path must be the same for both.
+            os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
             # "local", not the default: a stale file of another Ray on this machine would be connected to.
             with _own_signals():
                 ray.init(
@@ -213,7 +180,7 @@ class RayExecutor:
         """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue."""
         cuda = self.context.spec.compute.device == "cuda"
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
-        queue: Handle = ray.remote(num_cpus=0)(Queue).remote(tasks)
+        queue: Handle = ray.remote(num_cpus=0)(Queue).remote(len(tasks))
         with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
             _Trainer(
                 _replicate if replicas > 1 else _take_turns,
@@ -274,8 +241,8 @@ def _take_turns(config: dict[str, Any]) -> None:
     context, queue = config["order"].context(), config["queue"]
     ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
     try:
-        while (task := ray.get(queue.take.remote())) is not None:
-            config["order"].carry_out(context, task)
+        while (number := ray.get(queue.take.remote())) is not None:
+            config["order"].carry_out(context, config["tasks"][number])
     except (UserError, WorldError) as error:
         ray.get(queue.fail.remote(error))
 

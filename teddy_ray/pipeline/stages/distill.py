@@ -87,6 +87,7 @@ def _start(context: Context, task: Task, unit: Unit) -> Tensor:
         pixels=real.pixels,
         device=context.device,
         candidates=spec.patch_candidates,
+        crop_scale=spec.patch_scale,
         seed=seed,
     )
 

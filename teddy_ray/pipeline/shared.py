@@ -1,0 +1,49 @@
+"""What the processes of a Ray run share: the hub of what they say, and a trainer's queue. Each is an actor, so a process
+of its own, which starts in a moment because this module imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from teddy_ray.errors import UserError, WorldError
+from teddy_ray.pipeline.events import Event
+
+
+class Hub:
+    """Where workers' events wait for the driver."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def push(self, event: Event) -> None:
+        self.events.append(event)
+
+    def drain(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+
+class Queue:
+    """A trainer's tasks, by number. When a group of workers is restarted, all tasks are offered again: those that are
+    done are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it
+    again."""
+
+    def __init__(self, tasks: int) -> None:
+        self.tasks = tasks
+        self.left = list(range(tasks))
+        self.group: set[int] = set()
+        self.failure: UserError | WorldError | None = None
+
+    def join(self, rank: int) -> None:
+        """A worker begins. A rank that was here before means a new group."""
+        if rank in self.group:
+            self.group, self.left = set(), list(range(self.tasks))
+        self.group.add(rank)
+
+    def take(self) -> int | None:
+        return self.left.pop(0) if self.left and self.failure is None else None
+
+    def fail(self, failure: UserError | WorldError) -> None:
+        self.failure = self.failure or failure
+
+    def failed(self) -> UserError | WorldError | None:
+        return self.failure
