@@ -13,7 +13,7 @@ def ensemble(labellers: Sequence[nn.Module], x_BCHW: Tensor, *, average: str) ->
     """The labellers' joint logits (B, K), float32.
 
     ``average`` = "logits": their mean, in which the confident weigh more (the lineage's way). "probs": the logarithm of
-    the mean probability, the standard ensemble (method.md 2.4, point 12).
+    the mean probability, the standard ensemble.
     """
     logits_MBK = torch.stack([model(x_BCHW).float() for model in labellers])
     if average == "logits":

@@ -12,7 +12,7 @@ def choose_checkpoints(accuracies: Sequence[float], *, size: int, band: tuple[fl
     """Epochs (1-based, ascending) of ``size`` checkpoints, given each epoch's accuracy.
 
     Those whose accuracy, as a share of the last one's, lies in ``band``, spread evenly over the epochs; where the band
-    holds fewer than ``size``, the nearest outside it as well. Weak on purpose: method.md 1.5.
+    holds fewer than ``size``, the nearest outside it as well. Weak on purpose: better classifiers are harder to match.
     """
     final = max(accuracies[-1], 1e-12)
     epochs = range(1, len(accuracies) + 1)

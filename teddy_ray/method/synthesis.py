@@ -130,6 +130,6 @@ class Synthesis:
         settings = self.settings
         with precision(seen.device, bfloat16=settings.bfloat16):
             loss = eq7(teacher, seen, self.labels, settings.weights)
-        # The mean over the n models, so that neither lr nor weights depend on n (method.md 2.4, point 10).
+        # The mean over the n models, so that neither lr nor weights depend on n.
         (loss.total / settings.models_per_step).backward()
         return loss.total.detach(), loss.statistics.detach(), loss.classification.detach()

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torchvision import models
 
 from teddy_ray.errors import UserError
 from teddy_ray.models.convnet import ConvNet
@@ -44,9 +43,12 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _with_stem(network: Callable[..., nn.Module], small_stem: Callable[[nn.Module], None]) -> Builder:
+def _with_stem(network: str, small_stem: Callable[[nn.Module], None]) -> Builder:
     def builder(num_classes: int, image_size: int) -> nn.Module:
-        model = network(weights=None, num_classes=num_classes)
+        # torchvision takes more than a second to import, in every process of a run: only its own networks cost it.
+        from torchvision import models
+
+        model: nn.Module = getattr(models, network)(weights=None, num_classes=num_classes)
         if image_size < SMALL_STEM_BELOW:
             small_stem(model)
         return model
@@ -88,11 +90,11 @@ def _keep_size(model: nn.Module, name: str) -> None:
 
 ARCHITECTURES: dict[str, Builder] = {
     "convnet": ConvNet,
-    "resnet18": _with_stem(models.resnet18, _resnet_stem),
-    "resnet50": _with_stem(models.resnet50, _resnet_stem),
-    "resnet101": _with_stem(models.resnet101, _resnet_stem),
-    "densenet121": _with_stem(models.densenet121, _densenet_stem),
-    "mobilenet_v2": _with_stem(models.mobilenet_v2, _mobile_stem),
-    "shufflenet_v2": _with_stem(models.shufflenet_v2_x1_0, _shufflenet_stem),
-    "efficientnet_b0": _with_stem(models.efficientnet_b0, _mobile_stem),
+    "resnet18": _with_stem("resnet18", _resnet_stem),
+    "resnet50": _with_stem("resnet50", _resnet_stem),
+    "resnet101": _with_stem("resnet101", _resnet_stem),
+    "densenet121": _with_stem("densenet121", _densenet_stem),
+    "mobilenet_v2": _with_stem("mobilenet_v2", _mobile_stem),
+    "shufflenet_v2": _with_stem("shufflenet_v2_x1_0", _shufflenet_stem),
+    "efficientnet_b0": _with_stem("efficientnet_b0", _mobile_stem),
 }

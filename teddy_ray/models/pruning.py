@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
-from torchvision.models import ShuffleNetV2
 
 from teddy_ray.errors import UserError
 from teddy_ray.models.convnet import ConvNet
+
+if TYPE_CHECKING:
+    import torch_pruning
 
 WIDE = 64  # layers of at least so many channels keep a multiple of 8, which matrix units and SIMD lanes want
 
@@ -28,6 +30,8 @@ def prune(model: nn.Module, image_size: int, *, ratio: float, noise: float, seed
     A channel's importance is multiplied by exp(noise * a normal number from ``seed``): other seeds keep other channels.
     Weights that stay are unchanged, and so are the BatchNorm statistics, which therefore need a new estimate.
     """
+    import torch_pruning  # with torchvision, more than a second that only pruning should cost
+
     pruned = copy.deepcopy(model).eval().requires_grad_(True)  # the graph is traced through autograd
     generator = torch.Generator().manual_seed(seed)
     for part, example, last in _parts(pruned, image_size):
@@ -64,6 +68,8 @@ def kept_channels(channels: int, ratio: float) -> int:
 
 def _parts(model: nn.Module, image_size: int) -> Iterator[tuple[nn.Module, Tensor, nn.Module]]:
     """Whatever is pruned by itself, as (part, example input, its last layer, whose outputs stay)."""
+    from torchvision.models import ShuffleNetV2
+
     if not isinstance(model, ShuffleNetV2):
         last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         yield model, _example(model, 3, image_size), last
@@ -86,6 +92,8 @@ def _example(part: nn.Module, channels: int, image_size: int) -> Tensor:
 def _prune_groups(
     graph: torch_pruning.DependencyGraph, last: nn.Module, *, ratio: float, noise: float, generator: torch.Generator
 ) -> None:
+    import torch_pruning
+
     importance = torch_pruning.importance.GroupMagnitudeImportance()
     groups = list(graph.get_all_groups(ignored_layers=[last], root_module_types=(nn.Conv2d, nn.Linear)))
     # All scores before any pruning: a group that is pruned takes weights from its neighbours' scores.

@@ -1,5 +1,6 @@
-"""What the processes of a Ray run share: the hub of what they say, and a trainer's queue. Each is an actor, so a process
-of its own, which starts in a moment because this module imports neither torch nor Ray.
+"""What the processes of a Ray run share: the hub of what they say, and a trainer's queue.
+
+Each is an actor, so a process of its own, which starts in a moment because this module imports neither torch nor Ray.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,9 +153,10 @@ class Artifacts:
         """The paths of a stage's records."""
         return sorted((self.folder / stage).glob("*/record.json"))
 
-    def checkpoint(self, stage):
-        """The path of the state of unfinished work, if there is any."""
-        return next((self.folder / stage).glob("*/resume"), None)
+    def checkpoint(self, stage, *, since=0.0):
+        """The path of the state of unfinished work, if there is any that was written after ``since``."""
+        with suppress(FileNotFoundError):  # finished between two looks
+            return next((p for p in (self.folder / stage).glob("*/resume") if p.stat().st_mtime > since), None)
 
     def half_way(self):
         """The checkpoint of a unit at work while another is finished."""
@@ -167,8 +169,8 @@ class Artifacts:
             record = records.find(self.store, *path.parts[-3:-1])
             for file in record.files.values():
                 assert len(records.read(self.store, file)) == file.size
-            named |= {path, *(self.store.local_path(file.key) for file in record.files.values())}
-        assert {path for path in self.folder.rglob("*") if path.is_file()} == named
+            named |= {path.relative_to(self.store.root).as_posix(), *(file.key for file in record.files.values())}
+        assert {entry.key for entry in self.store.list("artifacts/")} == named
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,56 @@ def reference(teddy_cloud, tmp_path_factory):
     """The tiny spec, undisturbed and inline: what every other way of carrying it out must equal."""
     store = tmp_path_factory.mktemp("reference") / "store"
     return Finished(store, teddy_cloud.results(store, "compute.executor=inline"))
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, and not the next one that is given its number."""
+
+    pid: int
+    parent: int
+    born: str
+    title: str
+
+    @classmethod
+    def all(cls):
+        return [found for entry in Path("/proc").iterdir() if entry.name.isdigit() and (found := cls._read(entry))]
+
+    @classmethod
+    def _read(cls, entry):
+        """From /proc; None for one that has ended."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            title = (entry / "cmdline").read_text().replace("\0", " ").strip()
+            return None if fields[0] in "ZX" else cls(int(entry.name), int(fields[1]), fields[19], title)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+
+class Processes:
+    """The processes that a command has started."""
+
+    def of(self, pid, *, titled=""):
+        """Its descendants whose title has ``titled`` in it."""
+        everyone, family = Process.all(), {pid}
+        while more := {each.pid for each in everyone if each.parent in family} - family:
+            family |= more
+        return [each for each in everyone if each.pid in family - {pid} and titled in each.title]
+
+    def wait_until_gone(self, processes, seconds):
+        end = time.monotonic() + seconds
+        names = {(each.pid, each.born): each.title for each in processes}
+        while left := names.keys() & {(each.pid, each.born) for each in Process.all()}:
+            assert time.monotonic() < end, [names[each] for each in left]
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("this system has no /proc to find processes in")
+    return Processes()
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Event, Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
-from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.pipeline.memory import keep_freed
+from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
 
@@ -71,19 +71,16 @@ class Order:
         )
 
 
-class Worker:
-    """An actor that keeps its context, and so data and models, between tasks."""
-
-    def __init__(self, order: Order) -> None:
-        self.order, self.context = order, order.context()
-
-    def do(self, task: Task) -> None:
-        self.order.carry_out(self.context, task)
-
-
 def do(order: Order, task: Task) -> None:
     """One task, in whatever process is free."""
     order.carry_out(_context_of_process(order), task)
+
+
+class Worker:
+    """An actor, whose process keeps its context, and so data and models, between tasks."""
+
+    def do(self, order: Order, task: Task) -> None:
+        do(order, task)
 
 
 class RayExecutor:
@@ -169,9 +166,9 @@ class RayExecutor:
     def _act(self, order: Order, tasks: Sequence[Task]) -> None:
         count = min(self.context.spec.compute.workers, len(tasks))
         make: Handle = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES, **self._slot())(Worker)
-        actors = [make.remote(order) for _ in range(count)]
+        actors = [make.remote() for _ in range(count)]
         pool = ActorPool(actors)
-        for _ in pool.map_unordered(lambda actor, task: actor.do.remote(task), list(tasks)):
+        for _ in pool.map_unordered(lambda actor, task: actor.do.remote(order, task), list(tasks)):
             pass
         for actor in actors:
             ray.kill(actor)
