@@ -925,7 +925,8 @@ def bright(x):
 def patches(grays, ipc, logits, **options):
     options = {"candidates": 20, "seed": 1} | options
     images, y = grays
-    return initial.real_patches(images, y, slots(ipc), logits=logits, pixels=PLAIN, device=CPU, crop_scale=0.5, **options)
+    places = slots(ipc)
+    return initial.real_patches(images, y, places, logits=logits, pixels=PLAIN, device=CPU, crop_scale=0.5, **options)
 
 
 def test_patches_are_the_easiest_of_their_candidates(grays):

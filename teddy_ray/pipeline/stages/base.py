@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 from teddy_ray import models
 from teddy_ray.errors import UserError, WorldError
@@ -117,7 +117,7 @@ def _load(context: Context, task: Task, path: str) -> None:
 
 def _resume(context: Context, task: Task, key: str, model: nn.Module, trainer: Trainer) -> list[dict[str, float]]:
     """Put model and trainer where the last finished epoch left them; the curve so far."""
-    state = checkpoints.load(context.store, key)
+    state = _checkpoint(context, key)
     if state is None:
         return []
     trainer.load_state({name[len("trainer.") :]: value for name, value in state.items() if name.startswith("trainer.")})
@@ -125,6 +125,19 @@ def _resume(context: Context, task: Task, key: str, model: nn.Module, trainer: T
     epochs = trainer.step // trainer.steps_per_epoch
     found = [context.record("checkpoint", addresses.checkpoint(task.digest, epoch + 1)) for epoch in range(epochs)]
     return [_point(record) for record in found]
+
+
+def _checkpoint(context: Context, key: str) -> dict[str, Tensor] | None:
+    """The last saved state, the same one for all replicas: another run of this base may just be replacing it."""
+    while True:
+        state = checkpoints.load(context.store, key)
+        if context.replicas == 1:
+            return state
+        step = state["trainer.step"].to(context.device) if state else torch.tensor(0, device=context.device)
+        steps = [torch.empty_like(step) for _ in range(context.replicas)]
+        distributed.all_gather(steps, step)
+        if all(other == step for other in steps):
+            return state
 
 
 def _commit_epoch(
