@@ -23,7 +23,10 @@ def test_every_python_example_runs(code, tmp_path):
 
 def test_the_parquet_example_can_be_distilled(tmp_path):
     subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, check=True, timeout=120)
-    small = ("base.epochs=1", "pool.size=1", "distill.iterations=1", "relabel.views=1", "evaluate.epochs=1")
+    small = (
+        *("base.epochs=1", "base.warmup_epochs=0", "pool.size=1", "distill.models_per_step=1"),
+        *("distill.iterations=1", "relabel.views=1", "evaluate.epochs=1"),
+    )
     settings = [part for setting in small for part in ("--set", setting)]
     command = [Path(sys.executable).with_name("teddy-cloud"), "run", "--data", "train.parquet", *settings]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
