@@ -3,3 +3,5 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, so set before any test module is
+
+pytest_plugins = ["s3_server"]

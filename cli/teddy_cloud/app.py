@@ -1,7 +1,8 @@
 """The commands of ``teddy-cloud``, and the one place where an error becomes a line and an exit code.
 
-    teddy-cloud run --ipc 10
-    teddy-cloud recipes
+    teddy-cloud run --ipc 10 --store s3://bucket/runs
+    teddy-cloud list --store s3://bucket/runs
+    teddy-cloud pull digits-ipc10 ./out --store s3://bucket/runs
 
 Exit codes: 0 done; 1 the world gave way; 2 not possible as asked; 130 and 143 stopped by Ctrl-C and SIGTERM.
 Starting imports neither torch, ray nor pydantic, so that ``--help`` is there at once.
@@ -15,7 +16,13 @@ from typing import Annotated
 
 import typer
 
+from teddy_cloud.compare import compare
+from teddy_cloud.gc import gc
+from teddy_cloud.list import list_runs
+from teddy_cloud.logs import logs
+from teddy_cloud.pull import pull
 from teddy_cloud.run import run
+from teddy_cloud.status import status
 from teddy_ray import __version__
 from teddy_ray.errors import UserError, WorldError
 
@@ -26,6 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command("list")(list_runs)
+for command in (status, logs, pull, compare, gc):
+    app.command()(command)
 
 
 def main() -> None:

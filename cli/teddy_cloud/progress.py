@@ -12,8 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import typer
@@ -23,6 +22,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from teddy_ray.pipeline.events import Event
+from teddy_ray.pipeline.progress import StageProgress, Stages
 from teddy_ray.report.text import count, listed, printable
 
 LINE_SECONDS = 10.0
@@ -39,83 +39,16 @@ TASKS = {
 }
 
 
-@dataclass
-class Running:
-    """A task on its way: the share of its steps that is done, and its latest numbers."""
-
-    share: float
-    values: dict[str, float]
-
-
-@dataclass
-class StageProgress:
-    """How far a stage is. ``seconds`` is None until it is done."""
-
-    name: str
-    started: float
-    total: int
-    reused: int
-    now: float
-    seconds: float | None = None
-    numbers: dict[str, float] = field(default_factory=dict)
-    _finished: set[str] = field(default_factory=set)
-    _running: dict[str, Running] = field(default_factory=dict)
-    _origin: tuple[float, float] | None = None
-
-    def advance(self, event: Event) -> None:
-        """Takes a ``progress`` or ``task_done`` event of this stage."""
-        self.now, task = event["time"], event["task"]
-        if event["kind"] == "task_done":
-            self._finished.add(task)
-            self._running.pop(task, None)
-        elif task not in self._finished:  # a late event would bring back a task that never ends again
-            before = self._running.get(task, Running(0.0, {}))
-            # Some events only say how far a task is: its numbers stay.
-            values = {**before.values, **event.get("values", {})}
-            self._running[task] = Running(event["done"] / event["total"], values)
-            self.numbers = _combine([running.values for running in self._running.values()]) or self.numbers
-        # The pace counts from the first event on, since a task that goes on from a checkpoint starts half done.
-        self._origin = self._origin or (self.now, self._work())
-
-    @property
-    def done(self) -> int:
-        """Tasks that are committed, now or earlier."""
-        return self.reused + len(self._finished)
-
-    @property
-    def share(self) -> float:
-        """Of all tasks' work."""
-        return 1.0 if self.seconds is not None or not self.total else self._work() / self.total
-
-    @property
-    def outcome(self) -> str:
-        """How the stage ended, or would end: empty while there is work."""
-        if self.reused == self.total:
-            return "reused" if self.total else "nothing to do"
-        return "" if self.seconds is None else duration(self.seconds)
-
-    def left(self) -> float | None:
-        """Seconds still to go at the pace so far, or None before there is one."""
-        since, begun = self._origin or (self.now, 0.0)
-        elapsed, made = self.now - since, self._work() - begun
-        return elapsed * (self.total - self._work()) / made if made > 0 and elapsed > 0 else None
-
-    def tasks(self) -> str:
-        """``10 units``."""
-        return count(self.total, TASKS[self.name])
-
-    def _work(self) -> float:
-        """In tasks."""
-        return self.done + sum(running.share for running in self._running.values())
+def outcome(stage: StageProgress) -> str:
+    """How the stage ended, or would end: empty while there is work."""
+    if stage.reused == stage.total:
+        return "reused" if stage.total else "nothing to do"
+    return "" if stage.seconds is None else duration(stage.seconds)
 
 
-def _combine(running: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Speeds add up over the running tasks; everything else is their mean."""
-    combined = {}
-    for name in {name: None for values in running for name in values}:
-        numbers = [values[name] for values in running if name in values]
-        combined[name] = sum(numbers) / (1 if name == "images_per_second" else len(numbers))
-    return combined
+def tasks(stage: StageProgress) -> str:
+    """``10 units``."""
+    return count(stage.total, TASKS[stage.name])
 
 
 def describe(numbers: Mapping[str, float]) -> str:
@@ -161,7 +94,7 @@ class Progress:
     def __init__(self, view: View | None = None) -> None:
         live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._view = view or (Rows() if live else Lines())
-        self._stages: dict[str, StageProgress] = {}
+        self._stages = Stages()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -179,28 +112,22 @@ class Progress:
         kind = event["kind"]
         if kind == "note":
             self._view.note(event)
-        elif kind in ("progress", "task_done"):
-            self._stages[event["stage"]].advance(event)
-            self._view.advanced(self._stages[event["stage"]])
-        elif kind == "stage_started":
-            self._start(event, event["total"], event["done"])
-        elif kind == "stage_done":
-            # The report has no tasks to announce: it only says that it is done.
-            stage = self._stages.get(event["stage"]) or self._start(event, 1, 0)
-            stage.now, stage.seconds = event["time"], event["values"]["seconds"]
+        announced = event["stage"] in self._stages
+        stage = self._stages.take(event)
+        if stage is None:
+            return
+        if kind == "stage_started" or not announced:
+            self._view.started(stage)
+        if kind == "stage_done":
             self._view.ended(stage)
-
-    def _start(self, event: Event, total: int, done: int) -> StageProgress:
-        stage = StageProgress(event["stage"], event["time"], total, done, event["time"])
-        self._stages[stage.name] = stage
-        self._view.started(stage)
-        return stage
+        elif kind != "stage_started":
+            self._view.advanced(stage)
 
     def kept(self, store: str) -> str:
         """What an interrupted run leaves: ``base, pool and 3 of 7 units are kept in teddy-store; go on with``."""
         stages = list(self._stages.values())
         parts = [stage.name for stage in stages if stage.seconds is not None]
-        parts += [f"{stage.done} of {stage.tasks()}" for stage in stages if stage.seconds is None and stage.done]
+        parts += [f"{stage.done} of {tasks(stage)}" for stage in stages if stage.seconds is None and stage.done]
         if not parts:
             return "nothing is finished yet; start again with"
         return f"{listed(parts)} {'is' if parts == [stages[0].name] else 'are'} kept in {store}; go on with"
@@ -217,19 +144,19 @@ class Lines:
 
     def started(self, stage: StageProgress) -> None:
         reused = f", {stage.reused} of them reused" if stage.reused else ""
-        self._print(stage.now, f"{stage.name} {stage.outcome or f'started: {stage.tasks()}{reused}'}")
+        self._print(stage.now, f"{stage.name} {outcome(stage) or f'started: {tasks(stage)}{reused}'}")
 
     def advanced(self, stage: StageProgress) -> None:
         if stage.now - self._last < LINE_SECONDS:
             return
         left = stage.left()
-        how_far = f"{stage.done}/{stage.tasks()}" if stage.total > 1 else f"{stage.share:.0%}"
+        how_far = f"{stage.done}/{tasks(stage)}" if stage.total > 1 else f"{stage.share:.0%}"
         parts = (how_far, describe(stage.numbers), "" if left is None else f"{duration(left)} left")
         self._print(stage.now, f"{stage.name} {', '.join(part for part in parts if part)}")
 
     def ended(self, stage: StageProgress) -> None:
         if stage.reused < stage.total:
-            self._print(stage.now, f"{stage.name} done in {stage.outcome}")
+            self._print(stage.now, f"{stage.name} done in {outcome(stage)}")
 
     def note(self, event: Event) -> None:
         self._print(event["time"], f"{event['stage']}: {printable(event['message'])}")
@@ -302,8 +229,8 @@ def _row(stage: StageProgress) -> dict[str, Any]:
     left = stage.left()
     return {
         "completed": stage.share,
-        "count": f"{stage.done}/{stage.tasks()}",
+        "count": f"{stage.done}/{tasks(stage)}",
         "started": stage.started,
         "ends": None if left is None else stage.now + left,
-        "outcome": stage.outcome,
+        "outcome": outcome(stage),
     }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from teddy_ray.spec import Spec
 
 DEFAULT_RECIPE = "teddy"
-DATA_HELP = "digits, cifar10, cifar100, folder:PATH (an image folder), or the PATH of Parquet."
+DATA_HELP = "digits, cifar10, cifar100, folder:PATH (an image folder), or the PATH of Parquet; s3:// is a PATH too."
 
 
 def run(
@@ -47,7 +47,15 @@ def run(
     ipc: Annotated[int | None, typer.Option(metavar="N", help="Synthetic images per class.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Workers; 0: one a GPU or CPU core.")] = None,
     device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = None,
-    store: Annotated[str, typer.Option(metavar="FOLDER", help="Where everything is kept.")] = "teddy-store",
+    store: Annotated[
+        str, typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="Where everything is kept.")
+    ] = "teddy-store",
+    endpoint_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The S3 server, if not Amazon's; else AWS_ENDPOINT_URL_S3.")
+    ] = None,
+    allow_unsafe_store: Annotated[
+        bool, typer.Option("--allow-unsafe-store", help="Use an S3 server that ignores conditional writes.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of everything random.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the spec; repeatable.")
@@ -73,10 +81,12 @@ def run(
         "seed": seed,
     }
     resolved = resolve(recipe, spec, flags, overrides or [])
+    if endpoint_url is not None:
+        os.environ["AWS_ENDPOINT_URL_S3"] = endpoint_url  # which boto3 reads here and in Ray's workers
     if dry_run:
         print_plan(resolved, as_json=as_json)
     else:
-        print_results(carry_out(resolved, store), as_json=as_json)
+        print_results(carry_out(resolved, store, allow_unsafe=allow_unsafe_store), as_json=as_json)
 
 
 def parse_classes(text: str) -> int | list[str]:
@@ -145,7 +155,7 @@ def print_results(results: Mapping[str, Any], *, as_json: bool) -> None:
         show.print_results(results, sys.argv[1:])
 
 
-def carry_out(spec: Spec, store: str) -> dict[str, Any]:
+def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
     """The run's results, with progress on standard error meanwhile. Ctrl-C and SIGTERM say what is kept, and exit."""
     from teddy_cloud.progress import Progress
 
@@ -154,8 +164,11 @@ def carry_out(spec: Spec, store: str) -> dict[str, Any]:
         try:
             with _stdout_is_stderr(), progress:
                 from teddy_ray.store import open_store
+                from teddy_ray.store.probe import refuse_unsafe
 
                 opened = open_store(store)
+                if warning := refuse_unsafe(opened, allow_unsafe):
+                    typer.echo(f"warning: {warning}", err=True)
                 from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
 
                 return driver.run(spec, opened, emit=progress)

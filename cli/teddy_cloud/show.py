@@ -97,13 +97,28 @@ def page(results: Mapping[str, Any]) -> str:
 
 def next_commands(results: Mapping[str, Any], arguments: Sequence[str]) -> list[tuple[str, str]]:
     """(what for, command) of what one does after this run."""
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
-    commands = [("look", [opener, page(results)])]
+    commands = [first_look(results, arguments)]
     larger = larger_ipc(results)
     if larger is not None:
         commands.append(("more", ["teddy-cloud", *without_ipc(arguments), "--ipc", str(larger)]))
     commands.append(("settings", ["teddy-cloud", *arguments, "--dry-run"]))
     return [(what, shlex.join(command)) for what, command in commands]
+
+
+def first_look(results: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Open the page; of a store that is elsewhere, bring everything here first."""
+    if "://" in results["folder"]:
+        store = results["folder"].removesuffix(f"/runs/{results['run']}")
+        return "pull", ["teddy-cloud", "pull", results["run"], results["run"], "--store", store, *endpoint(arguments)]
+    return "look", ["open" if sys.platform == "darwin" else "xdg-open", page(results)]
+
+
+def endpoint(arguments: Sequence[str]) -> list[str]:
+    """``--endpoint-url`` as it was given, if it was."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--endpoint-url"):
+            return [argument] if "=" in argument else list(arguments[place : place + 2])
+    return []
 
 
 def larger_ipc(results: Mapping[str, Any]) -> int | None:

@@ -57,5 +57,15 @@ def student(spec: Spec, data: str, images_sha256: str, labels: Sequence[str], jo
     return digest("student", FORMAT, data, images_sha256, list(labels), part, spec.seed, list(job), *_device(spec))
 
 
+def report(run: str, made: Sequence[str]) -> str:
+    """What a run shows of the records that it has ``made``."""
+    return digest("report", FORMAT, run, list(made))
+
+
+def record_key(stage: str, digest: str) -> str:
+    """Where the record of an artifact is in the store."""
+    return f"artifacts/{stage}/{digest}/record.json"
+
+
 def _device(spec: Spec) -> tuple[str, str]:
     return spec.compute.device, spec.compute.precision

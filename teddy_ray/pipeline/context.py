@@ -104,10 +104,8 @@ class Context:
         return record
 
     def tensors(self, record: Record, name: str) -> dict[str, Tensor]:
-        """One safetensors file of a record, memory-mapped where the store is a folder; verified either way."""
-        file = record.files[name]
-        local = records.path(self.store, file)
-        return tensors.open_mapped(local) if local else tensors.from_bytes(records.read(self.store, file))
+        """One safetensors file of a record, verified and memory-mapped."""
+        return tensors.open_mapped(records.path(self.store, record.files[name]))
 
     def model(self, record: Record) -> nn.Module:
         """A base model or member, frozen, in evaluation mode, on the device; kept for the next task."""

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from teddy_ray.pipeline import executors, imagesets, results
+from teddy_ray.pipeline import addresses, executors, imagesets, results
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Emit, Event, Stage, event
 from teddy_ray.pipeline.executors import Executor, Part, Work
@@ -43,19 +43,19 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
         emit(what)
 
     context = Context(spec, store, say)
-    stages = _Stages(context)
+    stages = _Stages(context, folder)
     first = _begin(context, stages)
     # Only now: what is refused leaves no run behind.
     store.put_if_absent(f"{folder}/spec.json", spec.to_json().encode())
     with journal:
+        stages.claim("data", [stages.made.data])
         with executors.executor(context) as executor:
             made = _carry_out(context, stages, executor, first)
         found = results.collect(context, name, made)
         say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
-            files = report.write(context, folder, found, made)
-    manifest = {"format": 1, "run": name, "spec_digest": spec.digest, "files": files, "records": made.keys()}
-    store.put_if_absent(f"{folder}/manifest.json", json.dumps(manifest, indent=1).encode())
+            manifest = report.write(context, folder, found, made)
+    store.put_if_absent(f"{folder}/manifest.json", manifest)
     return found
 
 
@@ -78,6 +78,7 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
     """The way of the data."""
     made = stages.made
     replicas = context.spec.base.replicas
+    stages.claim("checkpoints", base.checkpoint_tasks(context, first[0]))
     made.base = stages.run("base", first, base.work, executor, Part.TRAINER, replicas=replicas)[0]
     made.pool = stages.run("pool", pool.tasks(context, made.base), pool.work, executor, Part.ACTORS)
 
@@ -85,6 +86,7 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
     made.units = stages.run("distill", unit_tasks, distill.work, executor, Part.TRAINER)
     made.sets = {"distilled": imagesets.publish(context, made.units)}
     made.sets |= imagesets.control_sets(context, [made.base, *made.pool])
+    stages.claim("images", list(made.sets.values()))
 
     shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}
     every = [task for tasks in shards.values() for task in tasks]
@@ -100,15 +102,23 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
 class _Stages:
     """Runs what a stage still has to do, and tells of it."""
 
-    def __init__(self, context: Context) -> None:
-        self.context, self.made = context, Made()
+    def __init__(self, context: Context, folder: str) -> None:
+        self.context, self.folder, self.made = context, folder, Made()
+
+    def claim(self, name: str, artifacts: Sequence[Task | Record]) -> None:
+        """Say in the store which artifacts the run makes or takes, so that ``gc`` leaves them alone meanwhile."""
+        keys = [addresses.record_key(artifact.stage, artifact.digest) for artifact in artifacts]
+        self.context.store.put_bytes(f"{self.folder}/records/{name}.json", json.dumps(keys).encode())
 
     def run(
         self, stage: Stage, tasks: Sequence[Task], work: Work, executor: Executor, part: Part, *, replicas: int = 1
     ) -> list[Record]:
         """The records of all tasks, in their order."""
-        store, say = self.context.store, self.context.emit
-        left = [task for task in tasks if records.find(store, task.stage, task.digest) is None]
+        say = self.context.emit
+        if stage != "data":  # which alone precedes the run's folder
+            self.claim(stage, tasks)
+        found = self._found(tasks)
+        left = [task for task in tasks if task.digest not in found]
         # A prior member is a checkpoint, and as new as its base.
         with_base = any(task.stage == "checkpoint" for task in tasks) and "base" not in self.made.reused_stages
         if tasks and not left and not with_base:
@@ -118,7 +128,14 @@ class _Stages:
         say(event("stage_started", stage, done=len(tasks) - len(left), total=len(tasks)))
         with _Timed(self.made, stage, say):
             executor.run(stage, work, left, part=part, replicas=replicas)
-        return [self.context.record(task.stage, task.digest) for task in tasks]
+        found |= self._found(left)
+        return [found[task.digest] for task in tasks]
+
+    def _found(self, tasks: Sequence[Task]) -> dict[str, Record]:
+        """The records that are there, by digest; the tasks are of one stage."""
+        stages = {task.stage for task in tasks}
+        store, digests = self.context.store, [task.digest for task in tasks]
+        return {key: record for stage in stages for key, record in records.find_among(store, stage, digests).items()}
 
 
 class _Timed:

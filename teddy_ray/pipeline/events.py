@@ -14,7 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 STAGES = ("data", "base", "pool", "distill", "relabel", "evaluate", "report")
 Stage = Literal["data", "base", "pool", "distill", "relabel", "evaluate", "report"]
-Kind = Literal["stage_started", "progress", "task_done", "stage_done", "preview", "note"]
+Kind = Literal["stage_started", "progress", "task_done", "stage_done", "preview", "note", "alive", "ended"]
 
 
 class Event(TypedDict):
@@ -23,6 +23,7 @@ class Event(TypedDict):
     stage_started: ``total`` tasks, ``done`` of them reused. progress: ``task`` is at ``done`` of ``total`` steps, and
     ``values`` holds its numbers (loss, statistics, class, images_per_second, accuracy). task_done: it is committed.
     stage_done: ``values["seconds"]``. preview: ``png``, the base64 of a small picture of ``task``. note: ``message``.
+    alive: the attempt is at work, and has nothing else to say. ended: ``outcome`` and ``message`` say why it is not.
     """
 
     time: float
@@ -33,6 +34,7 @@ class Event(TypedDict):
     total: NotRequired[int]
     values: NotRequired[Mapping[str, float]]
     message: NotRequired[str]
+    outcome: NotRequired[Literal["failed", "stopped"]]
     png: NotRequired[str]
 
 

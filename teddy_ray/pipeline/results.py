@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from teddy_ray import __version__
+from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context
 from teddy_ray.pipeline.imagesets import content_of
 from teddy_ray.store.records import Record
@@ -47,7 +48,7 @@ class Made:
 
     def keys(self) -> list[str]:
         """Where the records are in the store."""
-        return [f"artifacts/{record.stage}/{record.digest}/record.json" for record in self.all()]
+        return [addresses.record_key(record.stage, record.digest) for record in self.all()]
 
 
 def collect(context: Context, run: str, made: Made) -> Results:
@@ -56,7 +57,7 @@ def collect(context: Context, run: str, made: Made) -> Results:
     scores = _scores(context, made)
     return {
         "run": run,
-        "folder": str(Path(context.store.uri) / "runs" / run),
+        "folder": f"{context.store.uri}/runs/{run}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spec": spec.model_dump(mode="json"),
         "spec_digest": spec.digest,

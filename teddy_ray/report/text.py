@@ -73,6 +73,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(number: int) -> str:
+    """``512 B``, ``1.3 kB``, ``24.6 MB``."""
+    value, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.95:
+            break
+        value, unit = value / 1000, larger
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """``1 image``, ``1,347 images``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

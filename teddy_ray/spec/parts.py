@@ -40,7 +40,8 @@ class DataSpec(Part):
     """The real dataset."""
 
     source: Annotated[str, Field(min_length=1)] = "digits"
-    """``digits``, ``cifar10``, ``cifar100``, ``folder:PATH`` (an image folder), or the PATH of Parquet."""
+    """``digits``, ``cifar10``, ``cifar100``, ``folder:PATH`` (an image folder), or the PATH of Parquet; a PATH may be
+    ``s3://bucket/path``."""
     classes: Count | tuple[str, ...] | None = None
     """The first n classes, or classes by name; all of them if absent."""
     per_class: Count | None = None

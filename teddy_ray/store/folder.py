@@ -70,13 +70,13 @@ class FolderStore:
     def get(self, key: str) -> bytes:
         """The content; raises MissingKeyError."""
         path = self.local_path(key)
-        with _explained(path):
+        with explained(path):
             return path.read_bytes()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """At most ``length`` bytes from ``start``, fewer where the content ends before; raises MissingKeyError."""
         path = self.local_path(key)
-        with _explained(path), path.open("rb") as stream:
+        with explained(path), path.open("rb") as stream:
             stream.seek(start)
             return stream.read(length)
 
@@ -92,7 +92,7 @@ class FolderStore:
         """What is known of ``key``, or None where it is not."""
         path = self.local_path(key)
         try:
-            with _explained(path):
+            with explained(path):
                 status = path.stat()
         except MissingKeyError:
             return None
@@ -101,7 +101,7 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Remove ``key``; nothing happens where it is not."""
         path = self.local_path(key)
-        with suppress(MissingKeyError), _explained(path):
+        with suppress(MissingKeyError), explained(path):
             path.unlink()
 
     def copy(self, source_key: str, key: str) -> None:
@@ -124,7 +124,7 @@ class FolderStore:
         """A free name beside the key's place, and that place; what still has the name afterwards is removed."""
         final = self.local_path(key)
         temporary = final.with_name(f"~{secrets.token_hex(8)}")
-        with _explained(final):
+        with explained(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 yield temporary, final
@@ -179,19 +179,19 @@ def _files(top: Path) -> Iterator[Path]:
 def _walk_failed(error: OSError) -> None:
     """Say what cannot be listed: an empty answer would have finished work done again."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        raise _explain(error, Path(error.filename)) from error
+        raise explain(error, Path(error.filename)) from error
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn what the operating system says about ``path`` into a sentence."""
     try:
         yield
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
 
 
-def _explain(error: OSError, path: Path) -> UserError | WorldError:
+def explain(error: OSError, path: Path) -> UserError | WorldError:
     """The sentence for an operating system's error at ``path``."""
     if isinstance(error, FileNotFoundError):
         return MissingKeyError(f"there is no file {error.filename or path}")

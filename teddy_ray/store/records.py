@@ -13,19 +13,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from teddy_ray.errors import WorldError
+from teddy_ray.store import cache
 from teddy_ray.store.base import Entry, MissingKeyError, Store, check_key
 
 _BLOCK = 16 << 20
+_PAGE = 1000
+"""Keys that a server lists at a time."""
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,20 @@ def find(store: Store, stage: str, digest: str) -> Record | None:
         return None
 
 
+def find_among(store: Store, stage: str, digests: Iterable[str]) -> dict[str, Record]:
+    """Those of ``digests`` that are made. Of a store elsewhere, with few requests: while a stage is small, a list of it
+    tells what is not there; and what is there is read many at once."""
+    wanted = list(dict.fromkeys(digests))
+    seen = all((store, _record_key(stage, digest)) in _known for digest in wanted)
+    if not seen and store.local_path("artifacts") is None:
+        listed = [entry.key for entry in islice(store.list(f"artifacts/{stage}/"), _PAGE)]
+        if len(listed) < _PAGE:
+            wanted = [digest for digest in wanted if _record_key(stage, digest) in set(listed)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda digest: find(store, stage, digest), wanted)
+        return {record.digest: record for record in found if record is not None}
+
+
 def find_all(store: Store, stage: str) -> Iterator[Record]:
     """Every record of a stage, in the order of their digests."""
     keys = [entry.key for entry in store.list(f"artifacts/{stage}/")]
@@ -100,7 +120,7 @@ def commit(
     data = Record(stage, digest, written, dict(meta), created).to_json()
     key = _record_key(stage, digest)
     if store.put_if_absent(key, data):
-        return Record.from_json(data)
+        return _remembered(store, key, Record.from_json(data))
     winner = _load(store, key)
     named = {file.key for file in winner.files.values()}
     for name, file in written.items():
@@ -111,19 +131,24 @@ def commit(
 
 def read(store: Store, file: File) -> bytes:
     """The file's bytes; WorldError naming the key where they are missing or are not what was written."""
+    if store.local_path(file.key) is None:
+        return path(store, file).read_bytes()
     data = store.get(file.key)
     _check(store, file, hashlib.sha256(data).hexdigest())
     return data
 
 
-def path(store: Store, file: File) -> Path | None:
-    """Where the file lies here, to map it into memory; None where the store is elsewhere. Fails as ``read``.
+def path(store: Store, file: File) -> Path:
+    """Where the file lies here, to map it into memory: in the store's folder, or in the cache. Fails as ``read``.
 
     Its bytes are checked when a process first asks, and again only if the file's size or time has changed since.
     """
     local = store.local_path(file.key)
     if local is None:
-        return None
+        copy = cache.fetch(store, file.key, size=file.size, sha256=file.sha256)
+        if copy is None:
+            raise _changed(store, file)
+        return copy
     entry = store.head(file.key)
     if entry is None:
         raise MissingKeyError(f"there is no file {local}")
@@ -137,6 +162,7 @@ def delete(store: Store, record: Record) -> None:
     Not while a run that makes the same artifact is at work: it may just have found what is then removed.
     """
     store.delete(_record_key(record.stage, record.digest))
+    _known.pop((store, _record_key(record.stage, record.digest)), None)
     for file in record.files.values():
         if file.key.startswith(_folder(record.stage, record.digest)):
             store.delete(file.key)
@@ -154,6 +180,8 @@ def _record_key(stage: str, digest: str) -> str:
 
 def _load(store: Store, key: str) -> Record:
     """The record at ``key``; raises MissingKeyError, and WorldError where it is damaged or another's."""
+    if (store, key) in _known:
+        return _known[store, key]
     data = store.get(key)
     try:
         record = Record.from_json(data)
@@ -164,6 +192,16 @@ def _load(store: Store, key: str) -> Record:
             f"the record {store.uri}/{key} is damaged or of another version ({error}): "
             "remove it and run the same command again, which makes it anew"
         ) from error
+    return _remembered(store, key, record)
+
+
+_known: dict[tuple[Store, str], Record] = {}
+"""Records of stores elsewhere that this process has seen: a record does not change, and each look costs a request."""
+
+
+def _remembered(store: Store, key: str, record: Record) -> Record:
+    if store.local_path(key) is None:
+        _known[store, key] = record
     return record
 
 
@@ -181,6 +219,8 @@ def _put(store: Store, stage: str, digest: str, name: str, content: bytes | Path
         store.put_file(key, content)
     else:
         store.put_bytes(key, content)
+    if store.local_path(key) is None:
+        cache.keep(content, sha256)  # whoever makes something mostly goes on with it
     return File(key, size, sha256)
 
 
@@ -196,8 +236,12 @@ def _sha256_of(store: Store, entry: Entry) -> str:
 def _check(store: Store, file: File, sha256: str) -> None:
     """WorldError where these are not the bytes that were committed."""
     if sha256 != file.sha256:
-        folder = file.key.rpartition("/")[0]
-        raise WorldError(
-            f"{store.uri}/{file.key} has changed since it was written (its SHA-256 is another): "
-            f"remove {folder}/record.json there and run the same command again, which makes it anew"
-        )
+        raise _changed(store, file)
+
+
+def _changed(store: Store, file: File) -> WorldError:
+    folder = file.key.rpartition("/")[0]
+    return WorldError(
+        f"{store.uri}/{file.key} has changed since it was written (its SHA-256 is another): "
+        f"remove {folder}/record.json there and run the same command again, which makes it anew"
+    )

@@ -52,7 +52,7 @@ controls = ["random"]
 """Four units of three images, of about a second each; post members, so that every stage has work. It says much that its
 recipe says too, since recipes change."""
 
-STAGES = ("data", "checkpoint", "base", "member", "unit", "images", "labels", "student")
+STAGES = ("data", "checkpoint", "base", "member", "unit", "images", "labels", "student", "report")
 """Of artifacts, in the order in which they are made."""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -43,15 +44,28 @@ def test_the_labels_open_as_a_table(reference):
 
 def test_the_manifest_names_every_file_with_its_bytes_and_every_record(reference):
     manifest = json.loads((reference.folder / "manifest.json").read_text())
-    published = {path for name in ("dataset/data", "labels") for path in (reference.folder / name).iterdir()}
-    assert {reference.folder / name for name in manifest["files"]} == published
+    there = {path.relative_to(reference.folder).as_posix() for path in reference.folder.rglob("*") if path.is_file()}
+    on_the_way = {name for name in there if name.startswith(("events/", "records/"))}
+    pool = {"pool/base.safetensors", "pool/post-0000.safetensors", "pool/post-0001.safetensors"}
+    assert set(manifest["files"]) == there - on_the_way - {"manifest.json", "contact-sheet.png"} | pool
     for name, file in manifest["files"].items():
-        content = (reference.folder / name).read_bytes()
+        content = (reference.store / file["key"]).read_bytes()
         assert (file["sha256"], file["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
-        assert reference.store / file["key"] == reference.folder / name
+        assert name in pool or reference.store / file["key"] == reference.folder / name
     made = {path.relative_to(reference.store).as_posix() for path in reference.store.glob("artifacts/*/*/record.json")}
     # The base's checkpoints are no members here, and so no part of the run.
     assert set(manifest["records"]) == {name for name in made if not name.startswith("artifacts/checkpoint/")}
+
+
+def test_a_run_carried_out_again_leaves_what_it_published_as_it_is(teddy_cloud, reference, tmp_path):
+    shutil.copytree(reference.store, tmp_path / "store")
+    folder = tmp_path / "store" / "runs" / reference.folder.name
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "report" / "index.html").unlink()
+    teddy_cloud.results(tmp_path / "store", "compute.executor=inline")
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in before if after[path] != before[path]} == set()
+    assert {path.relative_to(folder).parts[:2] for path in set(after) - set(before)} == {("events", "0002")}
 
 
 def test_the_spec_reloads_to_the_digest_that_all_files_name(reference):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,21 @@ from teddy_ray.pipeline.events import Event
 
 RUN_OPTIONS = {
     "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--workers", "--device", "--store", "--seed",
-    "--set", "--skip-broken", "--dry-run", "--json",
+    "--set", "--skip-broken", "--dry-run", "--json", "--endpoint-url", "--allow-unsafe-store",
 }  # fmt: skip
+
+STORE_OPTIONS = {"--store", "--endpoint-url"}
+OPTIONS = {
+    "run": RUN_OPTIONS,
+    "list": {*STORE_OPTIONS, "--state", "--dataset", "--recipe", "--since", "--json"},
+    "status": {*STORE_OPTIONS, "--watch", "--json"},
+    "logs": STORE_OPTIONS,
+    "pull": {*STORE_OPTIONS, "--only", "--verify"},
+    "compare": {*STORE_OPTIONS, "--json"},
+    "gc": {*STORE_OPTIONS, "--older-than", "--dry-run"},
+    "recipes": set(),
+}
+ARGUMENTS = {"status": ["run"], "logs": ["run"], "pull": ["run", "out"], "compare": ["names"]}
 
 PLAN = {
     "classes": 10,
@@ -105,12 +119,16 @@ def resolved(cli):
 # What there is.
 
 
-def test_the_options_of_run_are_these():
-    command = typer.main.get_command(app.app).commands["run"]
-    assert {
-        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
-    } == RUN_OPTIONS
-    assert all(parameter.param_type_name == "option" for parameter in command.params)
+def test_the_commands_are_these():
+    assert set(typer.main.get_command(app.app).commands) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_and_arguments_of_a_command_are_these(name):
+    parameters = typer.main.get_command(app.app).commands[name].params
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
+    assert {word for option in options for word in (*option.opts, *option.secondary_opts)} == OPTIONS[name]
+    assert [parameter.name for parameter in parameters if parameter not in options] == ARGUMENTS.get(name, [])
 
 
 def test_version_and_recipes(cli):
@@ -320,6 +338,175 @@ def test_a_larger_ipc_is_named_only_where_there_are_images_for_its_controls():
     assert [what for what, _ in show.next_commands(made_results(dataset=few), ["run"])] == ["look", "settings"]
     assert show.larger_ipc(made_results()) == 10
     assert show.larger_ipc(made_results(spec={"distill": {"ipc": 100}})) is None
+
+
+def test_a_run_in_a_store_elsewhere_is_to_be_pulled_first():
+    results = made_results(folder="s3://bucket/runs/runs/digits-ipc1-teddy-1a2b3c4d")
+    pull = "teddy-cloud pull digits-ipc1-teddy-1a2b3c4d digits-ipc1-teddy-1a2b3c4d --store s3://bucket/runs"
+    for given, more in (
+        ([], ""),
+        (["--endpoint-url", "http://x:1", "--ipc", "1"], " --endpoint-url http://x:1"),
+        (["--endpoint-url=http://x:1"], " --endpoint-url=http://x:1"),
+    ):
+        what, command = show.next_commands(results, ["run", *given])[0]
+        assert (what, command) == ("pull", pull + more)
+    assert dict(show.where(results))["labels"] == "s3://bucket/runs/runs/digits-ipc1-teddy-1a2b3c4d/labels/"
+
+
+# What is there already: list, status, logs, compare, pull, gc.
+
+LONG = "tiny-imagenet-ipc100-teddy-prior-1a2b3c4d"
+
+
+@pytest.fixture
+def runs_cli(cli, made_up):
+    """The command, on a store with three runs."""
+    made_up.finished(LONG, data__source="[red]/data", distill__ipc=100, recipe="sre2l")
+    made_up.finished("digits-ipc1-b", seed=1)
+    made_up.spec("digits-ipc1-c")
+    step = {"kind": "progress", "task": "u", "done": 5, "total": 10, "values": {"loss": 1.5}, "time": time.time()}
+    made_up.events("digits-ipc1-c", {"kind": "stage_started", "done": 1, "total": 4}, step)
+    return lambda command, *arguments: cli(command, *arguments, "--store", str(made_up.store.root))
+
+
+def test_a_list_fits_into_80_columns_with_whole_names(runs_cli):
+    code, out, err = runs_cli("list")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    assert f" {LONG} " in out
+    assert "[red]/data, IPC 100, convnet, " in out
+    rows = [line.split() for line in out.splitlines() if "±" in line]
+    assert {tuple(row[1:]) for row in rows} == {("finished", "84.0", "±", "0.5", "80.0", "±", "0.5")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([], 3),
+        (["--state", "finished"], 2),
+        (["--state", "failed", "--state", "running"], 1),
+        (["--dataset", "digits"], 2),
+        (["--recipe", "sre2l"], 1),
+        (["--since", "1h"], 3),
+        (["--since", "2999-01-01"], 0),
+        (["--dataset", "digits", "--state", "finished", "--recipe", "teddy"], 1),
+    ],
+)
+def test_a_list_can_be_narrowed(runs_cli, arguments, found):
+    assert len(json.loads(runs_cli("list", "--json", *arguments)[1])) == found
+
+
+def test_an_empty_list_says_so_on_standard_error(runs_cli, cli):
+    assert cli("list") == (0, "", "no runs in teddy-store\n")
+    assert runs_cli("list", "--recipe", "x")[2].endswith(" like that\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("list", "--state", "done"), "finished, running, stopped, failed, unreadable"),
+        (("list", "--since", "yesterday"), "12h or 7d, or a date"),
+        (("status", "digits-ipc1-x"), "the nearest names are digits-ipc1-"),
+        (("logs", "digits"), "begins the names of 2 runs"),
+        (("pull", "digits-ipc1-c", "out"), "the run digits-ipc1-c is not finished"),
+        (("compare", "digits-ipc1-b"), "two to 26 different runs"),
+        (("compare", "digits-ipc1-b", "digits-ipc1-b"), "two to 26 different runs"),
+        (("gc", "--older-than", "10m"), "at least 1h"),
+        (("gc", "--older-than", "soon"), "a number and a unit"),
+    ],
+)
+def test_what_cannot_be_asked_of_runs_is_refused_in_one_line(runs_cli, arguments, words):
+    code, out, err = runs_cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_the_endpoint_is_set_before_the_store_is_opened(cli, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    seen = []
+    monkeypatch.setattr("teddy_ray.store.open_store", lambda _: seen.append(os.environ["AWS_ENDPOINT_URL_S3"]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("list", "--store", "s3://bucket", "--endpoint-url", "http://localhost:1")
+    assert seen == ["http://localhost:1"]
+
+
+def test_a_status_shows_every_stage_in_80_columns(runs_cli):
+    code, out, err = runs_cli("status", "digits-ipc1-c")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.startswith("digits-ipc1-c  running\nteddy, digits, IPC 1; began ")
+    stages = [line.split() for line in out.splitlines() if line.startswith("  ")]
+    assert ["distill", "1/4", "38%", "loss", "1.50"] in stages
+    assert ["relabel"] in stages
+
+
+def test_a_watch_ends_with_the_run(runs_cli, made_up, monkeypatch):
+    looks = []
+
+    def sleep(_):
+        looks.append(1)
+        failed = {"kind": "ended", "outcome": "failed", "message": "disk full at [x]\n  twice"}
+        made_up.events("digits-ipc1-c", failed, number=1)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    code, out, _ = runs_cli("status", "digits-ipc1-c", "--watch", "--json")
+    assert (code, [json.loads(line)["state"] for line in out.splitlines()]) == (0, ["running", "failed"])
+    assert runs_cli("status", "digits-ipc1-c")[1].endswith("disk full at [x]\n  twice\n")
+    assert len(looks) == 1
+
+
+def test_logs_are_lines_with_dates_and_how_it_ended(runs_cli, made_up):
+    made_up.events("digits-ipc1-c", {"kind": "ended", "outcome": "failed", "message": "a\x1b[31m\nb"}, number=1)
+    made_up.events("digits-ipc1-c", attempt=2)
+    code, out, err = runs_cli("logs", "digits-ipc1-c")
+    assert (code, err) == (0, "")
+    lines = [line[20:] for line in out.splitlines()]
+    assert lines[:2] == ["attempt 1", "distill started: 4 units, 1 of them reused"]
+    assert lines[-3:] == ["failed: a [31m", "failed: b", "attempt 2"]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in out.splitlines())
+
+
+def test_a_comparison_names_runs_by_letters(runs_cli):
+    code, out, err = runs_cli("compare", "tiny", "digits-ipc1-c", "digits-ipc1-b")
+    assert (code, err) == (0, "")
+    assert f"A  {LONG}\nB  digits-ipc1-c  (not finished)\nC  digits-ipc1-b\n" in out
+    cells = [line.split() for line in out.splitlines()]
+    assert ["distill.ipc", "100", "1", "1"] in cells
+    assert ["data.source", "[red]/data", "digits", "digits"] in cells
+    assert ["convnet", "views", "coreset", "80.0", "±", "0.5", "80.0", "±", "0.5"] in cells
+    assert json.loads(runs_cli("compare", "tiny", "digits-ipc1-b", "--json")[1])["settings"]["distill.ipc"] == [100, 1]
+
+
+def test_a_pull_says_what_it_did_and_goes_on_after_ctrl_c(runs_cli, monkeypatch, tmp_path):
+    from teddy_ray.pipeline import pull as pipeline_pull
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_pull, "download", interrupted)
+        code, out, err = runs_cli("pull", "tiny", "my out")
+    assert (code, out) == (130, "")
+    assert err.startswith("stopped: what has come is kept; go on with: teddy-cloud pull tiny 'my out' --store ")
+    code, out, err = runs_cli("pull", "tiny", "my out")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{LONG} is in my out: 1 file, 1 file fetched, [\d.]+ k?B\n", out)
+    (tmp_path / "my out" / "results.json").write_bytes(b"")
+    assert runs_cli("pull", "tiny", "my out")[2] == "my out/results.json was not what the run wrote: replaced\n"
+    assert runs_cli("pull", "tiny", "my out")[1] == f"{LONG} is in my out: 1 file, all of them there before\n"
+
+
+def test_gc_says_what_and_how_much(runs_cli, made_up):
+    key = made_up.artifact("unit", "a" * 64, x=b"0" * 2_000_000)
+    for path in made_up.store.root.rglob("*"):
+        os.utime(path, (time.time() - 10 * 86400,) * 2)
+    code, out, err = runs_cli("gc", "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith(f"artifacts/unit/{'a' * 64}  artifact, 2 files, 2.0 MB, 240 h 00 min old")
+    assert out.splitlines()[1] == "would be removed: 2 files, 2.0 MB"
+    assert made_up.store.head(key)
+    assert runs_cli("gc")[1].splitlines()[1] == "removed: 2 files, 2.0 MB"
+    assert made_up.store.head(key) is None
 
 
 # Being told to stop.

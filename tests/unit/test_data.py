@@ -175,7 +175,7 @@ def test_size_resizes():
 
 
 @pytest.mark.parametrize(
-    "text", ["digit", "/no/such/folder", "folder:/no/such", "folder:", "s3://bucket/key", "digits:x"]
+    "text", ["digit", "/no/such/folder", "folder:/no/such", "folder:", "gs://bucket/key", "digits:x"]
 )
 def test_unknown_source_names_the_sources(text):
     message = refusal(DataSpec(source=text))

@@ -1,4 +1,4 @@
-"""The store in a folder, its records, and the files it holds."""
+"""The store in a folder and in S3, its records, and the files it holds."""
 
 import errno
 import hashlib
@@ -9,6 +9,7 @@ import random
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -19,20 +20,42 @@ import pytest
 import torch
 
 from teddy_ray.errors import UserError, WorldError
-from teddy_ray.store import Entry, FolderStore, MissingKeyError, images, labels, open_store, records, tensors
+from teddy_ray.store import (
+    Entry,
+    FolderStore,
+    MissingKeyError,
+    checkpoints,
+    images,
+    labels,
+    open_store,
+    records,
+    tensors,
+)
 from teddy_ray.store.base import check_key
 
 WEIGHTS = b"weights" * 1000
 
 
 @pytest.fixture
-def store(tmp_path):
+def folder(tmp_path):
     return FolderStore(tmp_path / "root")
 
 
+@pytest.fixture(params=["folder", "s3"])
+def store(request):
+    """Either store."""
+    return (
+        request.getfixturevalue("folder")
+        if request.param == "folder"
+        else open_store(request.getfixturevalue("s3_uri"))
+    )
+
+
 def files_of(store):
-    """Every file under the store's root, temporary ones too."""
-    return sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file())
+    """Everything in the store; in a folder, temporary files too."""
+    if isinstance(store, FolderStore):
+        return sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file())
+    return [entry.key for entry in store.list("")]
 
 
 def failing(error_number):
@@ -62,7 +85,11 @@ def test_what_is_put_is_there(store, tmp_path):
     store.put_bytes("a/b", b"bytes")
     store.put_file("a/c", tmp_path / "file")
     assert (store.get("a/b"), store.get("a/c")) == (b"bytes", b"of a file")
-    assert store.local_path("a/c").read_bytes() == b"of a file"
+
+
+def test_a_folder_says_where_its_files_are(folder):
+    folder.put_bytes("a/c", b"of a file")
+    assert folder.local_path("a/c").read_bytes() == b"of a file"
 
 
 def test_the_first_put_if_absent_wins_and_the_last_put_bytes(store):
@@ -83,7 +110,7 @@ def test_head_knows_size_and_time_and_nothing_of_what_is_absent_or_a_folder(stor
     store.put_bytes("a/b", b"12345")
     entry = store.head("a/b")
     assert (entry.key, entry.size) == ("a/b", 5)
-    assert entry.modified == pytest.approx((store.root / "a/b").stat().st_mtime)
+    assert entry.modified == pytest.approx(time.time(), abs=30)
     assert store.head("a") is None
     assert store.head("a/c") is None
 
@@ -116,13 +143,13 @@ def test_list_gives_keys_that_begin_with_the_prefix_in_order(store):
     assert next(store.list("b")) == store.head("b/a")
 
 
-def test_list_sees_finished_keys_only(store):
-    store.put_bytes("a/b", b"")
-    (store.root / "a/~0123").write_bytes(b"left by a killed process")
-    (store.root / "a/my notes.txt").write_bytes(b"somebody's")
-    (store.root / "a/dangling").symlink_to("nowhere")
-    assert [entry.key for entry in store.list("")] == ["a/b"]
-    assert all(isinstance(entry, Entry) for entry in store.list(""))
+def test_list_sees_finished_keys_only(folder):
+    folder.put_bytes("a/b", b"")
+    (folder.root / "a/~0123").write_bytes(b"left by a killed process")
+    (folder.root / "a/my notes.txt").write_bytes(b"somebody's")
+    (folder.root / "a/dangling").symlink_to("nowhere")
+    assert [entry.key for entry in folder.list("")] == ["a/b"]
+    assert all(isinstance(entry, Entry) for entry in folder.list(""))
 
 
 @pytest.mark.parametrize("prefix", ["/a", "../a", "a/../", "a//"])
@@ -131,32 +158,32 @@ def test_a_bad_prefix_is_our_bug(store, prefix):
         store.list(prefix)
 
 
-def test_copy_shares_bytes_yet_each_key_is_its_own(store):
-    store.put_bytes("a", b"first")
-    store.put_bytes("b", b"in the way")
+def test_copy_shares_bytes_yet_each_key_is_its_own(folder):
+    folder.put_bytes("a", b"first")
+    folder.put_bytes("b", b"in the way")
     for _ in range(2):  # the second time, both names are already one file
-        store.copy("a", "b")
-    assert (store.root / "a").samefile(store.root / "b")
-    store.put_bytes("a", b"second")
-    assert (store.get("a"), store.get("b")) == (b"second", b"first")
-    assert files_of(store) == ["a", "b"]
+        folder.copy("a", "b")
+    assert (folder.root / "a").samefile(folder.root / "b")
+    folder.put_bytes("a", b"second")
+    assert (folder.get("a"), folder.get("b")) == (b"second", b"first")
+    assert files_of(folder) == ["a", "b"]
 
 
-def test_copy_works_without_hard_links(store, monkeypatch):
-    store.put_bytes("a", b"first")
+def test_copy_works_without_hard_links(folder, monkeypatch):
+    folder.put_bytes("a", b"first")
     monkeypatch.setattr(os, "link", failing(errno.EMLINK))
-    store.copy("a", "b")
-    assert store.get("b") == b"first"
-    assert files_of(store) == ["a", "b"]
+    folder.copy("a", "b")
+    assert folder.get("b") == b"first"
+    assert files_of(folder) == ["a", "b"]
 
 
-def test_files_have_the_rights_that_the_user_gives_new_files(store):
+def test_files_have_the_rights_that_the_user_gives_new_files(folder):
     previous = os.umask(0o027)
     try:
-        store.put_bytes("a", b"")
+        folder.put_bytes("a", b"")
     finally:
         os.umask(previous)
-    assert stat.S_IMODE((store.root / "a").stat().st_mode) == 0o640
+    assert stat.S_IMODE((folder.root / "a").stat().st_mode) == 0o640
 
 
 # --- opening
@@ -172,9 +199,23 @@ def test_a_store_opens_again_by_its_uri(tmp_path, monkeypatch):
     assert not (tmp_path / "my store").exists()  # the first write makes it
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/teddy", "gs://bucket", "file://server/share", "file://", ""])
-def test_only_folders_can_be_opened(uri):
-    with pytest.raises(UserError, match="folder"):
+@pytest.mark.parametrize("uri", ["gs://bucket", "file://server/share", "file://", ""])
+def test_only_folders_and_s3_can_be_opened(uri):
+    with pytest.raises(UserError, match=r"folder.*s3://bucket/prefix"):
+        open_store(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/", "s3://my.bucket-1/a/b/"])
+def test_an_s3_store_opens_again_by_its_uri_without_a_server(uri):
+    store = open_store(uri)
+    assert store.uri == uri.rstrip("/")
+    assert open_store(store.uri) == store == pickle.loads(pickle.dumps(store))
+    assert hash(store) == hash(open_store(store.uri))
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///a", "s3://B", "s3://bu_cket/a", "s3://bucket/a b", "s3://bucket/a//b"])
+def test_what_is_no_address_in_s3_is_refused(uri):
+    with pytest.raises(UserError, match=r"s3://bucket/prefix|plain names"):
         open_store(uri)
 
 
@@ -189,7 +230,8 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path):
 
 
 def test_opening_a_store_is_cheap():
-    code = "import sys, teddy_ray.store, teddy_ray.store.records; print({'torch', 'pyarrow', 'PIL'} & set(sys.modules))"
+    code = "import sys, teddy_ray.store, teddy_ray.store.records; teddy_ray.store.open_store('s3://bucket/a'); "
+    code += "print({'torch', 'pyarrow', 'PIL', 'boto3', 'botocore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
 
@@ -207,36 +249,36 @@ def test_opening_a_store_is_cheap():
         (errno.EROFS, UserError, "no right to use .*/a .*choose another folder"),
     ],
 )
-def test_a_failed_write_says_why_and_leaves_nothing(store, monkeypatch, error_number, kind, sentence):
-    store.put_bytes("a", b"before")
-    source = store.local_path("source")
+def test_a_failed_write_says_why_and_leaves_nothing(folder, monkeypatch, error_number, kind, sentence):
+    folder.put_bytes("a", b"before")
+    source = folder.local_path("source")
     source.write_bytes(b"after")
     for owner, name in ((os, "fsync"), (Path, "replace")):
         monkeypatch.setattr(owner, name, failing(error_number))
-        for write in (lambda: store.put_bytes("a", b"after"), lambda: store.put_file("a", source)):
+        for write in (lambda: folder.put_bytes("a", b"after"), lambda: folder.put_file("a", source)):
             with pytest.raises(kind, match=sentence) as caught:
                 write()
             assert "\n" not in str(caught.value)
-            assert files_of(store) == ["a", "source"]
-            assert store.get("a") == b"before"
+            assert files_of(folder) == ["a", "source"]
+            assert folder.get("a") == b"before"
         monkeypatch.undo()
 
 
-def test_a_failed_link_says_why_and_leaves_nothing(store, monkeypatch):
+def test_a_failed_link_says_why_and_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(os, "link", failing(errno.ENOSPC))
     with pytest.raises(WorldError, match="disk full"):
-        store.put_if_absent("a", b"")
-    assert files_of(store) == []
+        folder.put_if_absent("a", b"")
+    assert files_of(folder) == []
 
 
-def test_a_file_system_where_two_writers_could_win_is_refused(store, monkeypatch):
+def test_a_file_system_where_two_writers_could_win_is_refused(folder, monkeypatch):
     monkeypatch.setattr(os, "link", failing(errno.EOPNOTSUPP))
     with pytest.raises(UserError, match="no hard links"):
-        store.put_if_absent("a", b"")
-    assert files_of(store) == []
+        folder.put_if_absent("a", b"")
+    assert files_of(folder) == []
 
 
-def test_a_link_whose_answer_was_lost_has_won_all_the_same(store, monkeypatch):
+def test_a_link_whose_answer_was_lost_has_won_all_the_same(folder, monkeypatch):
     link = os.link
 
     def link_twice(*args, **options):
@@ -244,16 +286,16 @@ def test_a_link_whose_answer_was_lost_has_won_all_the_same(store, monkeypatch):
         link(*args, **options)
 
     monkeypatch.setattr(os, "link", link_twice)
-    assert store.put_if_absent("a", b"mine")
+    assert folder.put_if_absent("a", b"mine")
     monkeypatch.undo()
-    assert not store.put_if_absent("a", b"another's")
+    assert not folder.put_if_absent("a", b"another's")
 
 
-def test_an_interrupt_leaves_nothing(store, monkeypatch):
+def test_an_interrupt_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        store.put_bytes("a", b"")
-    assert files_of(store) == []
+        folder.put_bytes("a", b"")
+    assert files_of(folder) == []
 
 
 # --- records
@@ -323,21 +365,22 @@ def test_find_all_finds_the_records_of_one_stage(store):
     assert list(records.find_all(store, "base")) == made
 
 
-def test_half_an_artifact_is_not_found_and_is_made_at_the_next_try(store, monkeypatch):
+def test_half_an_artifact_is_not_found_and_is_made_at_the_next_try(folder, monkeypatch):
     monkeypatch.setattr(os, "link", failing(errno.ENOSPC))
     with pytest.raises(WorldError, match="disk full"):
-        commit(store)
-    assert records.find(store, "base", "0f") is None
+        commit(folder)
+    assert records.find(folder, "base", "0f") is None
     monkeypatch.undo()
-    assert records.find(store, "base", "0f") is None
-    assert commit(store) == records.find(store, "base", "0f")
+    assert records.find(folder, "base", "0f") is None
+    assert commit(folder) == records.find(folder, "base", "0f")
 
 
 @pytest.mark.parametrize("tampered", [WEIGHTS[:-1], b"W" + WEIGHTS[1:], b""])
 @pytest.mark.parametrize("take", [records.read, records.path])
-def test_changed_bytes_are_noticed_and_can_be_made_again(store, take, tampered):
+def test_changed_bytes_are_noticed_and_can_be_made_again(store, another_machine, take, tampered):
     file = commit(store).files["weights"]
-    (store.root / file.key).write_bytes(tampered)
+    another_machine()
+    store.put_bytes(file.key, tampered)
     with pytest.raises(WorldError, match=rf"{file.key} has changed .*remove artifacts/base/0f/record\.json"):
         take(store, file)
     store.delete("artifacts/base/0f/record.json")
@@ -346,25 +389,35 @@ def test_changed_bytes_are_noticed_and_can_be_made_again(store, take, tampered):
 
 
 @pytest.mark.parametrize("take", [records.read, records.path])
-def test_missing_bytes_are_named(store, take):
+def test_missing_bytes_are_named(store, another_machine, take):
     file = commit(store).files["weights"]
+    another_machine()
     store.delete(file.key)
     with pytest.raises(WorldError, match=f"no file .*{file.key}"):
         take(store, file)
 
 
-def test_path_reads_the_bytes_once_and_again_when_they_may_have_changed(store, monkeypatch):
-    file = commit(store).files["weights"]
+def test_path_reads_the_bytes_once_and_again_when_they_may_have_changed(folder, monkeypatch):
+    file = commit(folder).files["weights"]
     reads = []
     get_range = FolderStore.get_range
     monkeypatch.setattr(FolderStore, "get_range", lambda self, *where: reads.append(where) or get_range(self, *where))
     for _ in range(3):
-        assert records.path(store, file).read_bytes() == WEIGHTS
+        assert records.path(folder, file).read_bytes() == WEIGHTS
     assert len(reads) == 1
-    (store.root / file.key).write_bytes(b"W" + WEIGHTS[1:])
-    os.utime(store.root / file.key, (0, 0))
+    (folder.root / file.key).write_bytes(b"W" + WEIGHTS[1:])
+    os.utime(folder.root / file.key, (0, 0))
     with pytest.raises(WorldError, match="has changed"):
-        records.path(store, file)
+        records.path(folder, file)
+
+
+@pytest.mark.parametrize("page", [1000, 2])
+def test_what_is_made_among_many_is_found(store, monkeypatch, page):
+    monkeypatch.setattr(records, "_PAGE", page)
+    made = {digest: records.commit(store, "base", digest, {"weights": WEIGHTS}, {}) for digest in ("0a", "0b", "0c")}
+    assert records.find_among(store, "base", ["0d", "0b", "0a", "0b"]) == {"0b": made["0b"], "0a": made["0a"]}
+    assert records.find_among(store, "base", []) == {}
+    assert records.find_among(store, "pool", ["0a"]) == {}
 
 
 def damaged_record(**changes):
@@ -395,8 +448,8 @@ def damaged_record(**changes):
     ],
 )
 def test_a_damaged_record_is_named(store, data):
-    store.put_bytes("artifacts/base/0f/record.json", damaged_record())
-    assert records.find(store, "base", "0f").files == {}
+    store.put_bytes("artifacts/base/0e/record.json", damaged_record(digest="0e"))
+    assert records.find(store, "base", "0e").files == {}
     store.put_bytes("artifacts/base/0f/record.json", data)
     with pytest.raises(WorldError, match=r"artifacts/base/0f/record\.json is damaged .*remove it") as caught:
         records.find(store, "base", "0f")
@@ -476,6 +529,20 @@ def test_a_planted_pickle_is_refused_and_never_run(tmp_path):
         with pytest.raises(WorldError, match="a is damaged or not safetensors"):
             tensors.open_mapped(tmp_path / "a")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_comes_back_until_it_is_removed(store):
+    assert checkpoints.load(store, "a/resume") is None
+    checkpoints.remove(store, "a/resume")
+    for value in (1, 2):
+        checkpoints.save(store, "a/resume", {"x": torch.tensor(value)})
+        assert checkpoints.load(store, "a/resume") == {"x": torch.tensor(value)}
+    data = store.get("a/resume")
+    store.put_bytes("a/resume", data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(WorldError, match=r"a/resume is damaged: remove it"):
+        checkpoints.load(store, "a/resume")
+    checkpoints.remove(store, "a/resume")
+    assert store.head("a/resume") is None
 
 
 # --- images

@@ -41,7 +41,7 @@ class Executor(Protocol):
 
 
 def carry_out(work: Work, context: Context, stage: Stage, task: Task) -> None:
-    """One task, unless somebody has done it since it was handed out."""
+    """One task in a worker, unless it is done: what a lost worker had done is handed out again."""
     if records.find(context.store, task.stage, task.digest) is None:
         work(context, task)
     if context.rank == 0:

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from teddy_ray.pipeline.context import Context, Task
-from teddy_ray.pipeline.events import Stage
-from teddy_ray.pipeline.executors.base import Part, Work, carry_out
+from teddy_ray.pipeline.events import Stage, event
+from teddy_ray.pipeline.executors.base import Part, Work
 
 
 class InlineExecutor:
@@ -20,7 +20,8 @@ class InlineExecutor:
     def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:  # noqa: ARG002
         """One after another. One process has but one part, and one replica: settle() refuses more."""
         for task in tasks:
-            carry_out(work, self.context, stage, task)
+            work(self.context, task)
+            self.context.emit(event("task_done", stage, task=task.name))
 
     def __enter__(self) -> Self:
         return self

@@ -63,7 +63,7 @@ class Order:
         keep_freed()
         return Context(
             spec=Spec.from_json(self.spec),
-            store=open_store(self.store),
+            store=open_store(self.store, known=True),
             emit=self.say,
             data_digest=self.data_digest,
             rank=rank,

@@ -46,6 +46,14 @@ def checkpoint_records(context: Context, base: Record) -> list[Record]:
     return [context.record("checkpoint", addresses.checkpoint(base.digest, epoch + 1)) for epoch in range(epochs)]
 
 
+def checkpoint_tasks(context: Context, task: Task) -> list[Task]:
+    """The checkpoints that training the base makes on its way, an epoch each; after a stop it goes on from them."""
+    epochs = context.spec.base.epochs if context.spec.base.checkpoint is None else 0
+    return [
+        Task("checkpoint", addresses.checkpoint(task.digest, n + 1), f"prior-epoch-{n + 1:04d}") for n in range(epochs)
+    ]
+
+
 def recipe(context: Context, *, epochs: float, lr: float, warmup_epochs: float) -> TrainingRecipe:
     """How models are trained on this run's real data."""
     base = context.spec.base
@@ -107,7 +115,7 @@ def _train(context: Context, task: Task) -> None:
             checkpoints.save(context.store, resume, weights(model) | _prefixed(trainer.state()))
     if context.rank == 0:
         _commit(context, task, model, curve)
-        context.store.delete(resume)
+        checkpoints.remove(context.store, resume)
 
 
 def _load(context: Context, task: Task, path: str) -> None:

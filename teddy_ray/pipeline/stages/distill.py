@@ -63,7 +63,7 @@ def work(context: Context, task: Task) -> None:
     file = tensors.to_bytes({"images": final, "labels": labels})
     meta = {"name": unit.name, "images": len(labels), "trace": trace, "seconds": seconds}
     records.commit(context.store, "unit", task.digest, {"images.safetensors": file}, meta)
-    context.store.delete(_checkpoint_key(task))
+    checkpoints.remove(context.store, _checkpoint_key(task))
 
 
 def _start(context: Context, task: Task, unit: Unit) -> Tensor:

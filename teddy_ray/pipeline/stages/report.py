@@ -1,33 +1,87 @@
-"""report: what people look at: the dataset and its labels under their own names, the page, the card, the tables."""
+"""report: what people look at: the dataset and its labels under their own names, the page, the card, the tables.
+
+What is rendered is an artifact like any other, so that of two attempts that end together one is right, and a manifest
+stays true when its run is carried out again.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import Any
+import hashlib
+from pathlib import PurePosixPath
 
 from teddy_ray import report
+from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context
 from teddy_ray.pipeline.imagesets import read
+from teddy_ray.pipeline.manifest import Manifest
 from teddy_ray.pipeline.results import Made, Results
-from teddy_ray.store.records import File
+from teddy_ray.store import Store, records
+from teddy_ray.store.records import File, Record
 
 
-def write(context: Context, folder: str, results: Results, made: Made) -> dict[str, Any]:
-    """Write everything into the run's folder; where each published file is and what its bytes are, for the manifest."""
-    published = {f"dataset/data/{name}": file for name, file in made.sets["distilled"].files.items()}
-    count = len(made.labels["distilled"])
-    for index, shard in enumerate(made.labels["distilled"]):
-        published[f"labels/labels-{index:05d}-of-{count:05d}.parquet"] = shard.files["labels.parquet"]
-    for name, file in published.items():
-        context.store.copy(file.key, f"{folder}/{name}")
+def write(context: Context, folder: str, results: Results, made: Made) -> bytes:
+    """Publish everything under the run's folder; returns its manifest, which is true as soon as it is written.
+
+    The manifest names every file with its key, size and SHA-256. Members stay where they are: nobody looks for them
+    beside the images, and they are large.
+    """
+    page = _rendered(context, results, made)
+    published = _published(page, made)
+    spec = context.store.get(f"{folder}/spec.json")
+    files = {
+        "spec.json": File(f"{folder}/spec.json", len(spec), hashlib.sha256(spec).hexdigest()),
+        **{name: File(f"{folder}/{name}", file.size, file.sha256) for name, file in published.items()},
+        **_members(made),
+    }
+    keys = [*made.keys(), addresses.record_key(page.stage, page.digest)]
+    data = Manifest(results["run"], results["spec_digest"], files, keys).to_json()
+    _copy(context.store, folder, published, manifest=data)
+    return data
+
+
+def _rendered(context: Context, results: Results, made: Made) -> Record:
+    """The record of the page, the card and the tables; they show what the first attempt to come here has seen."""
+    sources = [hashlib.sha256(record.to_json()).hexdigest() for record in made.all()]
+    digest = addresses.report(results["run"], sources)
+    found = records.find(context.store, "report", digest)
+    if found is not None:
+        return found
     pictures, _ = read(context, made.sets["distilled"])
-    for name, content in report.render(results, pictures).items():
-        place = "dataset" if name == "README.md" else "report"
-        context.store.put_bytes(f"{folder}/{place}/{name}", content)
-    context.store.put_bytes(f"{folder}/results.json", json.dumps(results, indent=1).encode())
-    return {name: asdict(_renamed(file, f"{folder}/{name}")) for name, file in published.items()}
+    return records.commit(context.store, "report", digest, report.render(results, pictures), {"run": results["run"]})
 
 
-def _renamed(file: File, key: str) -> File:
-    return File(key, file.size, file.sha256)
+def _published(page: Record, made: Made) -> dict[str, File]:
+    """What is copied into the run's folder, by its name there."""
+    shards = made.labels["distilled"]
+    return {
+        **{f"dataset/data/{name}": file for name, file in made.sets["distilled"].files.items()},
+        **{
+            f"labels/labels-{index:05d}-of-{len(shards):05d}.parquet": shard.files["labels.parquet"]
+            for index, shard in enumerate(shards)
+        },
+        "dataset/README.md": page.files["README.md"],
+        **{f"report/{name}": file for name, file in page.files.items() if name != "README.md"},
+        "results.json": page.files["results.json"],
+    }
+
+
+def _members(made: Made) -> dict[str, File]:
+    """The weights of the base and of the pool's members, by their names."""
+    return {
+        f"pool/{record.meta.get('name', record.stage)}{PurePosixPath(name).suffix}": file
+        for record in (made.base, *made.pool)
+        for name, file in record.files.items()
+    }
+
+
+def _copy(store: Store, folder: str, published: dict[str, File], *, manifest: bytes) -> None:
+    """Put the published files under their names: all of them, or where this manifest stands, what is missing."""
+    key = f"{folder}/manifest.json"
+    finished = store.head(key) is not None and store.get(key) == manifest
+    if not finished:
+        # A manifest of other files, made when an artifact had other bytes, would be wrong from the next line on.
+        store.delete(key)
+    for name, file in published.items():
+        there = store.head(f"{folder}/{name}") if finished else None
+        if there is None or there.size != file.size:
+            store.copy(file.key, f"{folder}/{name}")
