@@ -40,7 +40,7 @@ class NoClusterError(UserError):
 
 
 def find(context: str | None, namespace: str | None) -> Access:
-    """The access of ``context``, or of the current one; ``namespace`` is the context's unless given. Raises UserError."""
+    """The access of ``context``, else the current one's; its namespace unless another is given. Raises UserError."""
     paths = os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG
     if any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
         return _of_kubeconfig(paths, context, namespace)

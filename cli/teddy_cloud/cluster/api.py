@@ -27,6 +27,7 @@ from teddy_ray.errors import UserError, WorldError
 __all__ = ["Cluster", "ExistsError", "ForbiddenError", "NotFoundError", "NotInstalledError"]
 
 Json = dict[str, Any]
+Jsons = list[Json]
 
 RUN_LABEL = "teddy-cloud/run"
 """On a run's RayJob and all its pods."""
@@ -99,9 +100,9 @@ class Cluster:
         """A run's RayJob, or None where there is none."""
         return self.read(self._ray(f"rayjobs/{run}"), doing=f"read RayJob {run}")
 
-    def list(self) -> list[Json]:
+    def list(self) -> Jsons:
         """The RayJobs of all runs."""
-        return list(self.items(self._ray("rayjobs"), doing="list rayjobs", labelSelector=OURS))
+        return [*self.items(self._ray("rayjobs"), doing="list rayjobs", labelSelector=OURS)]
 
     def patch(self, run: str, body: Mapping[str, Any]) -> Json:
         """The RayJob with ``body`` merged into it."""
@@ -115,11 +116,11 @@ class Cluster:
         query = {"propagationPolicy": "Background"}
         self.request("DELETE", self._ray(f"rayjobs/{run}"), query=query, doing=f"delete RayJob {run}")
 
-    def pods(self, run: str) -> list[Json]:
+    def pods(self, run: str) -> Jsons:
         """Head, workers and submitters of all attempts that are still there."""
-        return list(self.items(self._core("pods"), doing="list pods", labelSelector=f"{RUN_LABEL}={run}"))
+        return [*self.items(self._core("pods"), doing="list pods", labelSelector=f"{RUN_LABEL}={run}")]
 
-    def events(self, run: str) -> list[Json]:
+    def events(self, run: str) -> Jsons:
         """Of the RayJob, its RayClusters, its submitter and its pods, gone ones too; the oldest first."""
         known = _names_of(run)
         found = self.items(self._core("events"), doing="list events")
@@ -163,7 +164,9 @@ class Cluster:
     def can_i(self, verb: str, resource: str, *, group: str = "", subresource: str = "", name: str = "") -> bool:
         """Whether the user has a right in the namespace."""
         asked = {"namespace": self.namespace, "verb": verb, "resource": resource}
-        asked |= {key: value for key, value in (("group", group), ("subresource", subresource), ("name", name)) if value}
+        asked |= {
+            key: value for key, value in (("group", group), ("subresource", subresource), ("name", name)) if value
+        }
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -279,7 +282,7 @@ class Cluster:
 
 
 def _retries() -> Any:
-    """A few, soon: what a restarting API server or a lost packet takes; a write that may have arrived is not repeated."""
+    """A few, soon, as a restarting API server or a lost packet takes; a write that may have arrived is not repeated."""
     from urllib3 import Retry
 
     return Retry(

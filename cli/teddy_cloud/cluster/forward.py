@@ -1,9 +1,9 @@
 """A way to a port of a pod through the Kubernetes API, as ``kubectl port-forward`` makes it, on 127.0.0.1 alone.
 
-    status, body = request(cluster, pod, 8265, "POST", "/api/jobs/…/stop", headers)
+status, body = request(cluster, pod, 8265, method="POST", path="/api/jobs/…/stop", headers=headers)
 
-    with Forwarder(cluster, pod, 8265, local_port=8265) as forwarder:
-        forwarder.wait()
+with Forwarder(cluster, pod, 8265, local_port=8265) as forwarder:
+    forwarder.wait()
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from teddy_cloud.cluster.api import READ_SECONDS
@@ -36,7 +37,11 @@ def connect(cluster: Cluster, pod: str, port: int) -> Any:
     headers = {**cluster.credentials(), "sec-websocket-protocol": "v4.channel.k8s.io"}
     try:
         forward = portforward_call(
-            configuration, "GET", configuration.host.rstrip("/") + path, query_params=[("ports", str(port))], headers=headers
+            configuration,
+            "GET",
+            configuration.host.rstrip("/") + path,
+            query_params=[("ports", str(port))],
+            headers=headers,
         )
     except ApiException as error:
         raise _explained(cluster, pod, str(error.reason)) from error
@@ -44,7 +49,7 @@ def connect(cluster: Cluster, pod: str, port: int) -> Any:
 
 
 def request(
-    cluster: Cluster, pod: str, port: int, method: str, path: str, headers: Mapping[str, str]
+    cluster: Cluster, pod: str, port: int, *, method: str, path: str, headers: Mapping[str, str]
 ) -> tuple[int, bytes]:
     """One HTTP request to a pod: the answer's status and body. Raises WorldError where none comes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READ_SECONDS)
@@ -116,15 +121,11 @@ class Forwarder:
 
 def _pump(source: Any, target: Any) -> None:
     """Bytes from one socket to the other until either closes; then the other is told."""
-    try:
+    with suppress(OSError):  # a side that has gone leaves nothing to carry
         while chunk := source.recv(CHUNK):
             target.sendall(chunk)
-    except OSError:
-        pass  # the other side has gone: nothing is left to carry
-    try:
+    with suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # gone already
 
 
 def _explained(cluster: Cluster, pod: str, reason: str) -> UserError | WorldError:
@@ -132,6 +133,8 @@ def _explained(cluster: Cluster, pod: str, reason: str) -> UserError | WorldErro
     if found := re.search(r"Handshake status (\d+)", reason):
         status = int(found[1])
         body = re.search(r"-\+-\+- b?['\"]?(\{.*\})", reason, re.DOTALL)
-        said = body[1].encode() if body else json.dumps({"message": f"answer {status}", "details": {"name": pod}}).encode()
+        said = (
+            body[1].encode() if body else json.dumps({"message": f"answer {status}", "details": {"name": pod}}).encode()
+        )
         return refusal(status, said, doing=f"reach a port of pod {pod}", where=cluster.where)
     return WorldError(f"pod {pod} cannot be reached through the cluster's API ({' '.join(reason.split())}): try again")

@@ -1,6 +1,6 @@
 """What the Kubernetes API answers when it does not do as asked, as one sentence with what to do next; pure.
 
-    raise refusal(403, body, doing="list rayjobs", where="namespace ml")
+raise refusal(403, body, doing="list rayjobs", where="namespace ml")
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def refusal(status: int, body: bytes, *, doing: str, where: str) -> UserError | 
     said = _one_line(found["message"]) if found else _one_line(body.decode(errors="replace"))[:300]
     if status == 401:
         return UserError(
-            f"the cluster does not accept your credentials (401, {doing} in {where}): log in to it again, as for kubectl"
+            f"the cluster does not accept your credentials (401, to {doing} in {where}): log in again, as for kubectl"
         )
     if status == 403:
         return _forbidden(said, doing, where)
@@ -82,7 +82,10 @@ def admission(said: str) -> str | None:
             f" violates: {found['why']}; use the chart's settings unchanged, or another namespace"
         )
     if found := _QUOTA.search(said):
-        return f"the namespace's quota {found['quota']} is used up ({found['numbers']}): ask for less, or wait, or have it raised"
+        return (
+            f"the namespace's quota {found['quota']} is used up ({found['numbers']}): ask for less, wait for other"
+            " runs to end, or have it raised"
+        )
     if found := _WEBHOOK.search(said):
         return f"the cluster's admission check {found['name']} refuses it: {found['why'] or 'no reason given'}"
     return None
