@@ -110,8 +110,8 @@ def state_of(rayjob: Mapping[str, Any] | None, store: StoreWord | None = None) -
         phase=phase,
         reason=status.get("reason") or "",
         message=status.get("message") or "",
-        # KubeRay has counted the attempt that ended a run, and the one before the next, which it is about to start.
-        attempt=max(1, min(failed if deployment in ("Failed", "Complete") and failed else failed + 1, attempts)),
+        # KubeRay counts failed attempts; a run that has failed for good did so in the last of them.
+        attempt=max(1, min(failed if deployment == "Failed" else failed + 1, attempts)),
         attempts=attempts,
         notes=notes,
     )
