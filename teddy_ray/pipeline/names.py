@@ -18,7 +18,7 @@ DIGITS = 8
 
 
 def run_name(spec: Spec) -> str:
-    """What a run is for people, and its spec's digest for truth: a DNS label of at most 47 characters, a letter first."""
+    """What a run is, for people, and its spec's digest, for truth; a DNS label of at most 47 characters."""
     source = _words(spec.data.source.rstrip("/").rsplit("/", 1)[-1])
     if not source[:1].isalpha():
         source = f"data-{source}".rstrip("-")

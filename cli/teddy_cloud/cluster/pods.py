@@ -73,9 +73,7 @@ def head(run: str, settings: Settings, *, env: Mapping[str, str], spot: bool) ->
     }
 
 
-def worker_group(
-    run: str, settings: Settings, *, name: str, replicas: int, slots: int, gpu: bool, spot: bool
-) -> Json:
+def worker_group(run: str, settings: Settings, *, name: str, replicas: int, slots: int, gpu: bool, spot: bool) -> Json:
     """``replicas`` pods of ``slots`` slots each, on as many nodes as there are."""
     mine = settings.worker
     memory, shared = times(mine.memory, slots), mine.shared_memory
@@ -180,7 +178,9 @@ def _resources(cpu: str, memory: str, *, gpus: int = 0) -> Json:
 def _ray_start(*, cpus: int, shared: str, memory: str, where: str) -> dict[str, str]:
     """Ray's view of a pod: a CPU is a slot, and the object store fits into /dev/shm."""
     if number(shared) >= number(memory):
-        raise UserError(f"worker.sharedMemory = {shared} leaves a pod of {memory} no memory: lower it, or raise the memory")
+        raise UserError(
+            f"worker.sharedMemory = {shared} leaves a pod of {memory} no memory: lower it, or raise the memory"
+        )
     store = int(number(shared) * OBJECT_STORE_SHARE)
     if store < SMALLEST_OBJECT_STORE:
         raise UserError(f"{where}: {shared} of shared memory is less than Ray's object store needs: raise {where}")

@@ -1,7 +1,7 @@
 """Amounts as Kubernetes writes them.
 
-    number("8Gi")  # 8589934592
-    mebibytes(number("8Gi") // 4)  # "2048Mi"
+number("8Gi")  # 8589934592
+mebibytes(number("8Gi") // 4)  # "2048Mi"
 """
 
 from __future__ import annotations

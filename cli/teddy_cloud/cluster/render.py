@@ -1,10 +1,10 @@
-"""A run as the RayJob that is sent to the cluster: one pure function, which golden files and KubeRay's own schema check.
+"""A run as the RayJob that is sent to the cluster: one pure function, which golden files check.
 
     job = Job(run=run_name(spec), namespace="ml", spec=spec, gpus=16, workers=16)
     print(manifest_yaml(render(job, settings)))
 
-The RayJob holds all that a run needs: the spec travels in the head's environment, and the driver commits it to the store
-as its first act. Nothing that a user types is in a command line, and no secret is in here, only the names of Secrets.
+The RayJob holds all that a run needs: the spec travels in the head's environment, and the driver commits it to the
+store as its first act. Nothing that a user types is in a command line, and no secret is in here, only the names of Secrets.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def manifest_yaml(manifest: Manifest) -> str:
 def _refuse_impossible(job: Job) -> None:
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?", job.run):
         raise UserError(
-            f"'{job.run}' cannot name a RayJob: at most 47 lower-case letters, digits and -, a letter first, and no - last"
+            f"'{job.run}' cannot name a RayJob: at most 47 lower-case letters, digits and -, first a letter, last no -"
         )
     if job.gpus < 0 or job.workers < 0:
         raise UserError("--gpus and --workers cannot be negative")
@@ -121,7 +121,10 @@ def _refuse_impossible(job: Job) -> None:
 
 def _queue_labels(settings: Settings) -> dict[str, str]:
     job = settings.job
-    labels = {"kueue.x-k8s.io/queue-name": job.queue, "kueue.x-k8s.io/priority-class": job.priority if job.queue else ""}
+    labels = {
+        "kueue.x-k8s.io/queue-name": job.queue,
+        "kueue.x-k8s.io/priority-class": job.priority if job.queue else "",
+    }
     return {name: value for name, value in labels.items() if value}
 
 

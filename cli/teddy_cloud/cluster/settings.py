@@ -89,7 +89,7 @@ class JobSettings(Section):
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     """New Ray clusters for a run whose cluster failed."""
     keep_minutes: Annotated[float, Field(ge=0)] = 0.0
-    """How long a run's pods stay after its end, for a look at them, and their GPUs with them. The RayJob object stays."""
+    """How long a run's pods stay after its end, GPUs included, for a look at them. The RayJob object stays."""
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """What a worker has to finish in after it was told to go."""
     queue: str = ""
