@@ -4,7 +4,7 @@
     print(manifest_yaml(render(job, settings)))
 
 The RayJob holds all that a run needs: the spec travels in the head's environment, and the driver commits it to the
-store as its first act. Nothing that a user types is in a command line, and no secret is in here, only the names of Secrets.
+store as its first act. Nothing that a user types is in a command line; no secret is in here, but Secrets' names.
 """
 
 from __future__ import annotations
