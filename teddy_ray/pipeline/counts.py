@@ -1,8 +1,8 @@
 """What a run makes and does, counted from the spec and a few facts about its data; no torch, no dataset, no seconds.
 
-    facts = known(spec.data)                # None where only the data can tell
-    counts(spec, facts)["images"]
-    [work.steps for work in works(spec, facts) if work.stage == "distill"]
+facts = known(spec.data)                # None where only the data can tell
+counts(spec, facts)["images"]
+[work.steps for work in works(spec, facts) if work.stage == "distill"]
 """
 
 from __future__ import annotations

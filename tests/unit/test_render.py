@@ -18,7 +18,7 @@ from teddy_cloud.cluster.render import Job, manifest_yaml, render, run_uri
 from teddy_cloud.cluster.settings import Settings
 from teddy_ray.errors import UserError
 from teddy_ray.pipeline.names import run_name
-from teddy_ray.spec import DataSpec, DistillSpec, Spec
+from teddy_ray.spec import DataSpec, DistillSpec, Spec, resolve
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT.parent / "shared" / "cluster" / "manifests" / "kuberay-operator.yaml"
@@ -459,7 +459,7 @@ def test_rendering_changes_nothing_and_is_the_same_every_time():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"gpus": 0, "workers": 0}, "needs slots"),
+        ({"gpus": 0, "workers": 0}, "needs --workers"),
         ({"gpus": -1, "workers": 0}, "negative"),
         ({"gpus": 4, "workers": 3}, "--gpus 4 is 4 workers"),
     ],
@@ -467,6 +467,40 @@ def test_rendering_changes_nothing_and_is_the_same_every_time():
 def test_impossible_sizes_are_refused(asked, words):
     with pytest.raises(UserError, match=words):
         render(job(**asked), settings())
+
+
+@pytest.mark.parametrize(
+    ("asked", "overrides", "words"),
+    [
+        ({"gpus": 4}, {"compute.device": "cpu"}, "leave 4 GPUs idle"),
+        ({"workers": 4}, {"compute.device": "cuda"}, "needs GPUs: give --gpus N"),
+        ({"workers": 4}, {"compute.executor": "inline"}, "compute.executor = 'inline'"),
+        ({"workers": 2}, {"base.replicas": 4}, "base.replicas = 4 is more than the 2 workers"),
+        (
+            {"workers": 2},
+            {"base.checkpoint": "base.safetensors", "pool.kind": "post"},
+            "base.checkpoint = 'base.safetensors'",
+        ),
+        (
+            {"workers": 2},
+            {"data.source": "folder:my/cats"},
+            "aws s3 sync my/cats s3://BUCKET/DATA) and give --data folder:s3://",
+        ),
+        ({"workers": 2}, {"data.source": "train.parquet"}, "give --data s3://BUCKET/DATA"),
+        ({"workers": 2}, {"data.source": "/data/x"}, "'/data/x' is on this machine"),
+    ],
+)
+def test_what_no_cluster_can_do_is_refused(asked, overrides, words):
+    spec = resolve("teddy", {}, overrides)
+    with pytest.raises(UserError, match=re.escape(words)):
+        render(Job(run="run", namespace="ml", spec=spec, **{"gpus": 0, "workers": 0, **asked}), settings())
+
+
+@pytest.mark.parametrize(
+    "source", ["digits", "cifar10", "cifar100", "s3://b/x", "folder:s3://b/x", "parquet:s3://b/x.parquet"]
+)
+def test_data_that_pods_can_read_is_taken(source):
+    render(job(Spec(data=DataSpec(source=source))), settings())
 
 
 @pytest.mark.parametrize("name", ["", "A", "1a", "a_b", "a-", "-a", "a.b", "a" * 48, "a\n"])
@@ -492,7 +526,7 @@ def test_every_spec_has_a_name_that_kuberay_takes():
             assert len(name) <= 47
             assert name.endswith(f"-{spec.digest[:8]}")
             assert f"-ipc{ipc}-" in name
-            render(Job(run=name, namespace="ml", spec=spec, gpus=0, workers=1), settings())
+            render(Job(run=name, namespace="ml", spec=Spec(), gpus=0, workers=1), settings())
 
 
 def test_names_say_what_a_run_is():

@@ -16,6 +16,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from teddy_cloud.cluster import pods
+from teddy_cloud.cluster.possible import refuse_impossible
 from teddy_cloud.cluster.settings import TOKEN_SECRET, Settings
 from teddy_ray.errors import UserError
 
@@ -44,7 +45,7 @@ class Job:
 
 def render(job: Job, settings: Settings) -> Manifest:
     """The RayJob (ray.io/v1). Raises UserError for what cannot be asked for."""
-    _refuse_impossible(job)
+    refuse_impossible(job.run, job.spec, gpus=job.gpus, workers=job.workers)
     uri = run_uri(settings, job.run)
     return {
         "apiVersion": "ray.io/v1",
@@ -102,21 +103,6 @@ def manifest_yaml(manifest: Manifest) -> str:
 
     Dumper.add_representer(str, text)
     return yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
-
-
-def _refuse_impossible(job: Job) -> None:
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?", job.run):
-        raise UserError(
-            f"'{job.run}' cannot name a RayJob: at most 47 lower-case letters, digits and -, first a letter, last no -"
-        )
-    if job.gpus < 0 or job.workers < 0:
-        raise UserError("--gpus and --workers cannot be negative")
-    if job.gpus == 0 and job.workers == 0:
-        raise UserError("a run needs slots: give --gpus N, or --gpus 0 --workers N for CPUs alone")
-    if job.gpus and job.workers not in (0, job.gpus):
-        raise UserError(
-            f"--gpus {job.gpus} is {job.gpus} workers, one a GPU: leave --workers {job.workers} out, or give --gpus 0"
-        )
 
 
 def _queue_labels(settings: Settings) -> dict[str, str]:
