@@ -46,6 +46,24 @@ SetOption = Annotated[
 ]
 SkipBrokenOption = Annotated[bool, typer.Option("--skip-broken", help="Count unreadable images, and go on.")]
 
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", help="GPUs, each with a worker; 0: CPUs alone, with --workers.")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", metavar="N", help="Workers on CPUs, with --gpus 0.")]
+GpusPerNodeOption = Annotated[
+    int | None, typer.Option("--gpus-per-node", metavar="N", help="GPUs that a node has; else the namespace's.")
+]
+GpuTypeOption = Annotated[
+    str | None,
+    typer.Option("--gpu-type", metavar="PRODUCT", help="As the node label nvidia.com/gpu.product says it."),
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig's context; else its current one.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace; else the context's.")
+]
+
 
 def spec_flags(
     *,
