@@ -57,12 +57,6 @@ GpuTypeOption = Annotated[
     str | None,
     typer.Option("--gpu-type", metavar="PRODUCT", help="As the node label nvidia.com/gpu.product says it."),
 ]
-ContextOption = Annotated[
-    str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig's context; else its current one.")
-]
-NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace; else the context's.")
-]
 
 
 def spec_flags(

@@ -18,14 +18,12 @@ import typer
 
 from teddy_cloud.asked import (
     ClassesOption,
-    ContextOption,
     DataOption,
     DeviceOption,
     GpusOption,
     GpusPerNodeOption,
     GpuTypeOption,
     IpcOption,
-    NamespaceOption,
     PerClassOption,
     RecipeOption,
     SeedOption,
@@ -36,7 +34,7 @@ from teddy_cloud.asked import (
     resolve,
     spec_flags,
 )
-from teddy_cloud.stores import seconds
+from teddy_cloud.stores import ContextOption, NamespaceOption, find_cluster, seconds
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,11 +94,10 @@ def submit(
 
     The same spec again finds the run that is there. Nothing here needs access to the store.
     """
-    from teddy_cloud.cluster.api import Cluster
     from teddy_cloud.cluster.possible import slots
 
     asked_gpus, asked_workers = slots(gpus, workers)
-    cluster = Cluster.connect(context, namespace)
+    cluster = find_cluster(context, namespace)
     settings = _settings(
         cluster,
         {
