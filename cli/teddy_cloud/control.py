@@ -67,7 +67,7 @@ def pause(run: RunArgument, *, context: ContextOption = None, namespace: Namespa
         raise UserError(f"{name} has no RayJob in {cluster.where}, so there is nothing to pause")
     state = _state(place, name, rayjob)
     if state.phase.is_terminal or state.phase is Phase.paused:
-        raise UserError(f"{name} is {state.phase}: only a run that has not ended can be paused")
+        raise UserError(f"{name} is {state.phase} already, so there is nothing to pause")
     if queue := (rayjob["metadata"].get("labels") or {}).get(QUEUE_LABEL):
         raise UserError(
             f"{name} is in the queue {queue}, which decides itself what runs: cancel it, and resume it later"

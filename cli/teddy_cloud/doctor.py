@@ -29,7 +29,7 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check what a run needs: access, KubeRay, rights, settings, GPUs, store, image, queue. Exit code 1 where it lacks."""
+    """Check what a run needs: access, KubeRay, rights, settings, GPUs, store, image, queue. Exit 1 if one fails."""
     from teddy_cloud.cluster.checks import checks
     from teddy_cloud.control import of_cluster
 

@@ -190,8 +190,15 @@ def test_a_queue_says_why_a_run_waits_and_that_it_lost_its_place():
     quota = {"type": "QuotaReserved", "status": "False", "message": "insufficient quota for cpu in flavor default"}
     found = Situation(rayjob=rayjob("", queue="team", suspend=True), workload={"status": {"conditions": [quota]}})
     assert diagnose(found) == ["it waits in the queue team: insufficient quota for cpu in flavor default"]
-    evicted = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "Preempted to accommodate a workload"}
-    found = Situation(rayjob=rayjob("", queue="team", suspend=True), workload={"status": {"conditions": [quota, evicted]}})
+    evicted = {
+        "type": "Evicted",
+        "status": "True",
+        "reason": "Preempted",
+        "message": "Preempted to accommodate a workload",
+    }
+    found = Situation(
+        rayjob=rayjob("", queue="team", suspend=True), workload={"status": {"conditions": [quota, evicted]}}
+    )
     assert "took its place away (Preempted to accommodate" in diagnose(found)[0]
     assert diagnose(Situation(rayjob=rayjob("", queue="team", suspend=True))) == [
         "it waits in the queue team, which has not looked at it yet"

@@ -38,7 +38,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("found", "phase", "code"), ROWS, ids=lambda value: None if isinstance(value, dict) else str(value))
+@pytest.mark.parametrize(
+    ("found", "phase", "code"), ROWS, ids=lambda value: None if isinstance(value, dict) else str(value)
+)
 def test_what_kuberay_says_is_one_phase_and_one_exit_code(found, phase, code):
     state = state_of(found)
     assert (state.phase, state.phase.exit_code, state.phase.is_terminal) == (phase, code, code is not None)
@@ -83,7 +85,14 @@ def test_a_run_that_nobody_knows_is_no_success():
 
 @pytest.mark.parametrize(
     ("deployment", "failed", "attempt"),
-    [("Initializing", 0, 1), ("Running", 1, 2), ("Retrying", 2, 3), ("Failed", 4, 4), ("Complete", 1, 2), ("Failed", 0, 1)],
+    [
+        ("Initializing", 0, 1),
+        ("Running", 1, 2),
+        ("Retrying", 2, 3),
+        ("Failed", 4, 4),
+        ("Complete", 1, 2),
+        ("Failed", 0, 1),
+    ],
 )
 def test_attempts_are_counted_from_one(deployment, failed, attempt):
     state = state_of(rayjob(deployment, "SUCCEEDED", failed=failed))

@@ -7,6 +7,7 @@ A connection that breaks is made anew where it broke off; a new attempt's log fo
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from teddy_ray.errors import UserError, WorldError
 if TYPE_CHECKING:
     from teddy_cloud.cluster.api import Cluster
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Ray's own lines have them, terminal or not
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0
 """How long the cluster may be out of reach before somebody who follows a log is told."""
@@ -70,7 +72,7 @@ class Fresh:
                     continue
             self.same = self.same + 1 if moment == self.last else 1
             self.last = moment
-            yield text
+            yield _COLOUR.sub("", text)
 
 
 def _begun(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
