@@ -137,7 +137,10 @@ def test_a_configmap_of_somebody_else_is_refused(server, cluster, data):
         cluster.settings()
 
 
-NO_RIGHT = 'rayjobs.ray.io is forbidden: User "jane" cannot create resource "rayjobs" in API group "ray.io" in the namespace "ml"'
+NO_RIGHT = (
+    'rayjobs.ray.io is forbidden: User "jane" cannot create resource "rayjobs" in API group "ray.io"'
+    ' in the namespace "ml"'
+)
 NO_RIGHT_ANYWHERE = 'nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope'
 ANSWERS = [
     (status(401, "Unauthorized"), UserError, "does not accept your credentials"),
@@ -193,7 +196,7 @@ def test_what_is_not_there_is_none_and_a_missing_api_is_said(server, cluster):
         cluster.get("b")  # the router's own 404
 
 
-def test_a_hiccup_is_tried_again_and_a_write_that_may_have_arrived_is_not(server, cluster, monkeypatch):
+def test_a_hiccup_is_tried_again_and_a_write_that_may_have_arrived_is_not(server, cluster):
     tries = []
 
     def busy(*_):

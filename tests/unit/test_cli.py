@@ -26,8 +26,8 @@ RUN_OPTIONS = {
 
 SUBMIT_OPTIONS = {
     "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--gpus", "--workers", "--gpus-per-node",
-    "--gpu-type", "--spot", "--image", "--max-hours", "--queue-timeout", "--queue", "--priority", "--retries", "--device",
-    "--seed", "--set", "--skip-broken", "--wait", "--dry-run", "--json", "--context", "--namespace", "-n",
+    "--gpu-type", "--spot", "--image", "--max-hours", "--queue-timeout", "--queue", "--priority", "--retries",
+    "--device", "--seed", "--set", "--skip-broken", "--wait", "--dry-run", "--json", "--context", "--namespace", "-n",
 }  # fmt: skip
 CLUSTER_OPTIONS = {"--context", "--namespace", "-n"}
 STORE_OPTIONS = {"--store", "--endpoint-url", *CLUSTER_OPTIONS}

@@ -34,6 +34,8 @@ SAID = {
     "crash": [["head pod", "ends with exit code 3", "teddy-cloud logs"]],
     "invalid": [["KubeRay refuses the RayJob", "BackoffLimit is incompatible with ClusterSelector"]],
     "bad": [["the run itself ended with an error: teddy-cloud logs"]],
+    "preempted": [["worker pod: a pod of higher priority took its place (node teddy-2)"]],
+    "evicted": [["worker pod: it was evicted, as when a node is drained (node "]],
     "good": [],
 }
 
@@ -92,8 +94,8 @@ def said(*pods: dict, events=(), **of_rayjob) -> list[str]:
 
 def test_taints_and_cordons_are_named():
     message = (
-        "0/4 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}, 2 node(s) were unschedulable,"
-        " 1 Too many pods. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+        "0/4 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}, 2 node(s) were"
+        " unschedulable, 1 Too many pods. preemption: 0/4 nodes are available: 4 Preemption is not helpful."
     )
     (sentence,) = said(unschedulable(message))
     for words in (
@@ -156,7 +158,8 @@ def test_a_volume_that_cannot_be_mounted_is_named():
 
 def test_private_images_and_names_that_are_none_are_told_apart():
     def image(reason: str, message: str) -> str:
-        return said(pod(containers=[{"name": "ray-worker", "image": "r/i:1", "state": {"waiting": {"reason": reason, "message": message}}}]))[0]  # fmt: skip
+        waiting = {"waiting": {"reason": reason, "message": message}}
+        return said(pod(containers=[{"name": "ray-worker", "image": "r/i:1", "state": waiting}]))[0]
 
     assert "does not let the cluster read it" in image("ErrImagePull", "failed to authorize: 403 Forbidden")
     assert "that is no image's name" in image("InvalidImageName", "couldn't parse image name")

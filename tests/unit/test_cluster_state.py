@@ -1,4 +1,4 @@
-"""The state of a run on a cluster: a test for each row of the table, and what is said where cluster and store disagree."""
+"""The state of a run on a cluster: a test for each row of the table, and where cluster and store disagree."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where commands look for runs: flags, the user's config file, a folder, the cluster; and the config file's own rules."""
+"""Where commands look for runs: flags, the config file, a folder, the cluster; and the config file's own rules."""
 
 import pytest
 
@@ -82,7 +82,8 @@ def test_without_a_kubeconfig_there_is_the_folder_alone(home, monkeypatch):
 
 
 @pytest.mark.parametrize(("context", "words"), [("her", "did you mean 'here'"), ("production", "it has here, there")])
-def test_an_unknown_context_is_refused_with_those_there_are(home, context, words):
+@pytest.mark.usefixtures("home")
+def test_an_unknown_context_is_refused_with_those_there_are(context, words):
     with pytest.raises(UserError, match=words):
         found(context=context)
 
