@@ -1,6 +1,7 @@
 """Why a run waits or failed: sentences from objects that a real cluster gave (observed/), and from a few made up."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,16 @@ def test_a_queue_says_why_a_run_waits_and_that_it_lost_its_place():
     assert diagnose(Situation(rayjob=rayjob("", queue="team", suspend=True))) == [
         "it waits in the queue team, which has not looked at it yet"
     ]
+
+
+def test_workers_that_do_not_reach_a_ready_head_are_noticed_after_a_while():
+    found = observed("no-way")
+    begun = datetime.fromisoformat("2026-11-21T06:20:00Z").timestamp()
+    assert diagnose(found, now=begun + 30) == []
+    (sentence,) = diagnose(found, now=begun + 300)
+    assert sentence.startswith("2 worker pods do not reach the head, which is ready: do a NetworkPolicy")
+    headless = [pod for pod in found.pods if "head" not in pod["metadata"]["name"]]
+    assert diagnose(Situation(rayjob=found.rayjob, pods=headless), now=begun + 300) == []
 
 
 def test_nothing_is_said_of_what_is_not_there():
