@@ -20,6 +20,7 @@ from teddy_cloud.compare import compare
 from teddy_cloud.gc import gc
 from teddy_cloud.list import list_runs
 from teddy_cloud.logs import logs
+from teddy_cloud.plan import plan
 from teddy_cloud.pull import pull
 from teddy_cloud.run import run
 from teddy_cloud.status import status
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(plan)
 app.command()(submit)
 app.command("list")(list_runs)
 for command in (status, logs, pull, compare, gc):

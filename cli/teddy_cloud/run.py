@@ -87,7 +87,7 @@ def print_plan(spec: Spec, *, as_json: bool) -> None:
     """The dry run: the spec that a run would carry out, and what that makes and costs. Nothing is written."""
     from teddy_cloud import show
 
-    with _stdout_is_stderr():
+    with stdout_is_stderr():
         from teddy_ray.pipeline.plan import plan
         from teddy_ray.pipeline.settle import settle
 
@@ -119,7 +119,7 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
     progress = Progress()
     with _signals() as received:
         try:
-            with _stdout_is_stderr(), progress:
+            with stdout_is_stderr(), progress:
                 from teddy_ray.store import open_store
                 from teddy_ray.store.probe import refuse_unsafe
 
@@ -170,7 +170,7 @@ def _signals() -> Iterator[Callable[[], int | None]]:
 
 
 @contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
+def stdout_is_stderr() -> Iterator[None]:
     """What libraries and child processes print goes to standard error: standard output belongs to the result."""
     sys.stdout.flush()
     kept = os.dup(1)

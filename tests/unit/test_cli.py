@@ -25,8 +25,37 @@ RUN_OPTIONS = {
 }  # fmt: skip
 
 STORE_OPTIONS = {"--store", "--endpoint-url"}
+SPEC_OPTIONS = {
+    "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--device", "--seed", "--set", "--skip-broken",
+}  # fmt: skip
+CLUSTER_OPTIONS = {"--context", "--namespace", "-n"}
+SLOT_OPTIONS = {"--gpus", "--workers", "--gpus-per-node", "--gpu-type"}
 OPTIONS = {
     "run": RUN_OPTIONS,
+    "plan": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--train-images",
+        "--price-gpu-hour",
+        "--price-cpu-hour",
+        "--json",
+    },
+    "submit": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--spot",
+        "--image",
+        "--max-hours",
+        "--queue-timeout",
+        "--queue",
+        "--priority",
+        "--retries",
+        "--wait",
+        "--dry-run",
+        "--json",
+    },
     "list": {*STORE_OPTIONS, "--state", "--dataset", "--recipe", "--since", "--json"},
     "status": {*STORE_OPTIONS, "--watch", "--json"},
     "logs": STORE_OPTIONS,
