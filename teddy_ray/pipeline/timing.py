@@ -38,9 +38,14 @@ def step_seconds(spec: Spec, works: Iterable[Work], facts: Facts) -> dict[Key, f
 
 
 def _threads(spec: Spec, stage: str) -> int:
-    return {"base": spec.base, "pool": spec.base, "distill": spec.distill, "relabel": spec.relabel}.get(
-        stage, spec.evaluate
-    ).threads
+    of = {
+        "base": spec.base.threads,
+        "pool": spec.base.threads,
+        "distill": spec.distill.threads,
+        "relabel": spec.relabel.threads,
+        "evaluate": spec.evaluate.threads,
+    }
+    return of[stage]
 
 
 def _train(spec: Spec, work: Work, facts: Facts) -> float:
