@@ -301,6 +301,7 @@ def test_wait_exits_with_the_runs_result_and_tells_of_each_change_once(submit, c
     going = status("Running", "RUNNING")
     cluster.answers = [
         status("Initializing"),
+        status("Initializing"),
         going,
         WorldError("no answer"),
         going,
