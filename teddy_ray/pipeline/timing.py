@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from teddy_ray import models
-from teddy_ray.method import initial
+from teddy_ray.method import initial, views
 from teddy_ray.method.matching import Teacher, Weights
 from teddy_ray.method.optimisation import precision
 from teddy_ray.method.pixels import Pixels
@@ -54,7 +54,7 @@ def _train(spec: Spec, work: Work, facts: Facts) -> float:
     trainer = Trainer(_model(spec, work, facts), recipe, steps_per_epoch=1)
     targets = torch.full((work.batch, facts.classes), 1 / facts.classes, device=device)
     images = _images(spec, work, facts)
-    return _timed(lambda: trainer.epoch([(images, targets)]))
+    return _timed(lambda: trainer.epoch([(_seen(images), targets)]))
 
 
 def _look(spec: Spec, work: Work, facts: Facts) -> float:
@@ -62,7 +62,7 @@ def _look(spec: Spec, work: Work, facts: Facts) -> float:
 
     def step() -> float:
         with torch.no_grad(), precision(images.device, bfloat16=_bfloat16(spec)):
-            return float(model(images).float().sum())
+            return float(model(_seen(images)).float().sum())
 
     return _timed(step)
 
@@ -106,6 +106,14 @@ def _model(spec: Spec, work: Work, facts: Facts) -> torch.nn.Module:
 
 def _images(spec: Spec, work: Work, facts: Facts) -> torch.Tensor:
     return torch.randn(work.batch, 3, facts.size, facts.size, device=spec.compute.device)
+
+
+def _seen(images: torch.Tensor) -> torch.Tensor:
+    """A view of each image, as stages make one anew for every step: of small images, no small part of it."""
+    numbers = torch.arange(len(images))
+    ones = torch.ones_like(numbers)
+    geometry = views.draw(0, numbers, ones, crop_scale=0.5, flip=True, cutmix=False, images=len(images))
+    return views.crop(images, geometry.to(images.device))
 
 
 def _bfloat16(spec: Spec) -> bool:
