@@ -23,6 +23,7 @@ from teddy_cloud.logs import logs
 from teddy_cloud.pull import pull
 from teddy_cloud.run import run
 from teddy_cloud.status import status
+from teddy_cloud.submit import submit
 from teddy_ray import __version__
 from teddy_ray.errors import UserError, WorldError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(submit)
 app.command("list")(list_runs)
 for command in (status, logs, pull, compare, gc):
     app.command()(command)

@@ -8,7 +8,6 @@ Whatever is in the store already is not made again; that is all there is to resu
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from teddy_ray.pipeline.events import Emit, Event, Stage, event
 from teddy_ray.pipeline.executors import Executor, Part, Work
 from teddy_ray.pipeline.journal import Journal
 from teddy_ray.pipeline.memory import keep_freed
+from teddy_ray.pipeline.names import run_name
 from teddy_ray.pipeline.results import Made, Results
 from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
@@ -66,12 +66,6 @@ def attempt(context: Context, name: str, executor: Callable[[Context], Executor]
             manifest = report.write(context, folder, found, made)
     store.put_if_absent(f"{folder}/manifest.json", manifest)
     return found
-
-
-def run_name(spec: Spec) -> str:
-    """A run's name: what it is for people, and the spec's digest for truth."""
-    source = re.sub(r"[^a-z0-9]+", "-", spec.data.source.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
-    return f"{source[:24]}-ipc{spec.distill.ipc}-{spec.recipe}-{spec.digest[:8]}"
 
 
 def _begin(context: Context, stages: _Stages) -> list[Task]:
