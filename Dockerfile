@@ -20,11 +20,14 @@ COPY cli cli
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist .
 
 FROM python:3.11-slim
-# torch.compile writes C++ (and triton, C) and compiles it where the run is. Debian's own fixes are wanted, so no versions
-# are pinned. KubeRay starts Ray with bash, which the base has, and probes its health over HTTP.
+# torch.compile writes C++ (triton: C) and compiles it where the run is, against Python's headers, which only a base whose
+# Python is Debian's own lacks. Debian's fixes are wanted, so no versions are pinned. KubeRay starts Ray with bash, which
+# the base has, and asks for its health over HTTP.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN headers="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
+ && apt-get update \
  && apt-get install -y --no-install-recommends g++ \
+ && if [ ! -e "$headers/Python.h" ]; then apt-get install -y --no-install-recommends "lib${headers##*/}-dev"; fi \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --no-log-init --uid 1000 --user-group --create-home --shell /bin/bash ray
 
