@@ -45,8 +45,9 @@ ENV HOME=/home/ray \
     TRITON_CACHE_DIR=/tmp/triton \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-RUN --mount=type=bind,from=source,source=/dist,target=/dist \
-    pip install --no-cache-dir --root-user-action=ignore --no-deps /dist/*.whl
+# Copied, not mounted: older buildahs take a cached layer however a mounted wheel has changed.
+COPY --from=source /dist /opt/teddy-cloud/
+RUN pip install --no-cache-dir --root-user-action=ignore --no-deps /opt/teddy-cloud/*.whl
 
 USER 1000:1000
 WORKDIR /home/ray

@@ -18,6 +18,8 @@ import shlex
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -236,8 +238,10 @@ def ask(url, *, namespace=NAMESPACE, role=None, token=""):
         kubectl("delete", "pod", name, "--now", namespace=namespace)
 
 
-def may(verb, resource, user, namespace=NAMESPACE):
-    return kubectl("auth", "can-i", verb, resource, f"--as={user}", namespace=namespace, check=False).stdout.strip() == "yes"
+def may(right, user, namespace=NAMESPACE):
+    done = kubectl("auth", "can-i", *right.split(), f"--as={user}", namespace=namespace, check=False)
+    assert done.stdout.strip() in {"yes", "no"}, done
+    return done.stdout.strip() == "yes"
 
 
 def token():
@@ -289,32 +293,32 @@ def test_an_upgrade_keeps_the_token(release):
     "right",
     [
         "create rayjobs.ray.io", "patch rayjobs.ray.io", "delete rayjobs.ray.io", "watch rayclusters.ray.io", "list pods",
-        "get pods/log", "create pods/portforward", "list events", "list jobs.batch", "list resourcequotas",
+        "get pods --subresource=log", "create pods --subresource=portforward", "list events", "list jobs.batch", "list resourcequotas",
         "list localqueues.kueue.x-k8s.io", "get secrets/teddy-cloud-ray-token", "get configmaps/teddy-cloud",
     ],
 )  # fmt: skip
 def test_a_user_may(release, right):
-    assert may(*right.split(), USER)
-    assert not may(*right.split(), USER, namespace=OUTSIDE)
+    assert may(right, USER)
+    assert not may(right, USER, namespace=OUTSIDE)
 
 
 @pytest.mark.parametrize(
     "right",
     [
-        "create pods", "create pods/exec", "delete pods", "list secrets", "get secrets/teddy-cloud-s3",
+        "create pods", "create pods --subresource=exec", "delete pods", "list secrets", "get secrets/teddy-cloud-s3",
         "update secrets/teddy-cloud-ray-token", "create jobs.batch", "patch configmaps/teddy-cloud", "list configmaps",
         "create roles.rbac.authorization.k8s.io", "patch networkpolicies.networking.k8s.io", "list nodes",
-        "create serviceaccounts/token",
+        "create serviceaccounts --subresource=token",
     ],
 )  # fmt: skip
 def test_a_user_may_not(release, right):
-    assert not may(*right.split(), USER)
+    assert not may(right, USER)
 
 
 def test_the_workload_may_do_nothing(release):
     account = f"system:serviceaccount:{NAMESPACE}:teddy-cloud"
     for right in ("list pods", "get secrets", "create rayjobs.ray.io", "get configmaps", "create pods", "list nodes"):
-        assert not may(*right.split(), account), right
+        assert not may(right, account), right
 
 
 def test_a_run_works_with_the_policies_in_force(job):
@@ -331,6 +335,22 @@ def test_nobody_else_reaches_the_head(head):
 def test_the_dashboard_wants_the_token(head):
     assert "answered 401" in ask(f"http://{head}:8265/api/jobs/", role="submitter")
     assert "answered 200" in ask(f"http://{head}:8265/api/jobs/", role="submitter", token=token())
+
+
+def test_a_user_sees_the_dashboard_through_a_tunnel_with_the_token(job):
+    name = kubectl("get", "pods", "-l", "teddy-cloud/role=head", "-o", "name").stdout.strip()
+    tunnel = ["kubectl", "-n", NAMESPACE, f"--as={USER}", "port-forward", name, ":8265"]
+    with subprocess.Popen(tunnel, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as forward:
+        try:
+            said = forward.stdout.readline()
+            assert said.startswith("Forwarding from 127.0.0.1:"), said + forward.stdout.read()
+            url = f"http://127.0.0.1:{said.split()[2].rpartition(':')[2]}/api/jobs/"
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(url, timeout=20)
+            request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token()}"})
+            assert urllib.request.urlopen(request, timeout=20).status == 200
+        finally:
+            forward.terminate()
 
 
 def test_metrics_come_under_the_dashboards_names(job):
