@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,13 +31,19 @@ from teddy_ray.pipeline.executors.base import Part, Work, carry_out
 from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.spec import Spec
-from teddy_ray.store import open_store
+from teddy_ray.store import open_store, records
+from teddy_ray.store.arrow import lent
+from teddy_ray.store.leftovers import LENT
 
 Handle = Any
 """Ray types an actor's handle by a class whose methods it replaces; no checker follows that."""
 
 RETRIES = 3
 """How often a task whose process was lost is tried again. Errors of the task itself are not."""
+
+
+OWN = ("unit", "student", "checkpoint")
+"""Stages whose records are many, and of use to the driver alone or to few workers."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,16 @@ class Order:
     hub: Handle
     stage: Stage
     work: Work
+    known: Handle = None
+    """Of a store elsewhere, a reference to the records that the driver has seen: nobody need ask for them again."""
 
     def carry_out(self, context: Context, task: Task) -> None:
+        for record in [] if self.known is None else ray.get(self.known):
+            records.remember(context.store, record)
         carry_out(self.work, context, self.stage, task)
+        made = None if self.known is None else records.find(context.store, task.stage, task.digest)
+        if made is not None and context.rank == 0:
+            ray.get(self.hub.keep.remote(made.to_json()))
 
     def say(self, event: Event) -> None:
         """Waits until the hub has it: what a task said is there when the task is done."""
@@ -97,7 +109,9 @@ class RayExecutor:
         if not tasks:
             return
         context = self.context
-        order = Order(context.spec.to_json(), context.store.uri, context.data_digest, self._start(), stage, work)
+        hub = self._start()
+        known = ray.put(records.seen(context.store, but=OWN)) if context.store.local_path("artifacts") is None else None
+        order = Order(context.spec.to_json(), context.store.uri, context.data_digest, hub, stage, work, known)
         try:
             if part is Part.TRAINER:
                 self._train(order, tasks, replicas)
@@ -111,6 +125,8 @@ class RayExecutor:
         except (RayError, WorkerGroupError) as error:
             raise _lost(error, stage) from error
         self._forward()
+        for record in ray.get(hub.kept.remote()):
+            records.remember(context.store, record)
         if self._poller_failure is not None:
             raise self._poller_failure
 
@@ -174,11 +190,17 @@ class RayExecutor:
             ray.kill(actor)
 
     def _train(self, order: Order, tasks: Sequence[Task], replicas: int) -> None:
-        """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue."""
+        """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue.
+
+        What it keeps for itself is in the store, since its workers may be on other machines.
+        """
+        from teddy_ray.pipeline.driver import run_name  # which imports executors
+
         cuda = self.context.spec.compute.device == "cuda"
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
         queue: Handle = ray.remote(num_cpus=0)(Queue).remote(len(tasks))
-        with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
+        name = f"{LENT}{run_name(self.context.spec)}/{uuid.uuid4().hex}"
+        with lent(self.context.store, name) as (files, path):
             _Trainer(
                 _replicate if replicas > 1 else _take_turns,
                 train_loop_config={"order": order, "tasks": list(tasks), "queue": queue},
@@ -186,7 +208,10 @@ class RayExecutor:
                 scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda),
                 # Our records are the checkpoints: a restarted group finds there what is done.
                 run_config=RunConfig(
-                    name=uuid.uuid4().hex, storage_path=storage, failure_config=FailureConfig(max_failures=RETRIES)
+                    name="train",
+                    storage_path=path,
+                    storage_filesystem=files,
+                    failure_config=FailureConfig(max_failures=RETRIES),
                 ),
             ).fit()
         if (failure := ray.get(queue.failed.remote())) is not None:
@@ -227,7 +252,7 @@ def _replicate(config: dict[str, Any]) -> None:
         return
     try:
         for task in config["tasks"]:
-            config["order"].carry_out(context, task)
+            config["order"].carry_out(context, replace(task, begun=True))  # perhaps by a group that is gone
     except (UserError, WorldError) as error:
         ray.get(queue.fail.remote(error))
         raise
@@ -238,8 +263,10 @@ def _take_turns(config: dict[str, Any]) -> None:
     context, queue = config["order"].context(), config["queue"]
     ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
     try:
-        while (number := ray.get(queue.take.remote())) is not None:
-            config["order"].carry_out(context, config["tasks"][number])
+        while (taken := ray.get(queue.take.remote())) is not None:
+            number, again = taken
+            task = config["tasks"][number]
+            config["order"].carry_out(context, replace(task, begun=task.begun or again))
     except (UserError, WorldError) as error:
         ray.get(queue.fail.remote(error))
 
