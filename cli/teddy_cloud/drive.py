@@ -1,7 +1,7 @@
 """``teddy-cloud drive``: the entrypoint of a run's Ray job. People use `submit`.
 
-The run's address is its only argument. The spec comes in the variable TEDDY_SPEC, and what a worker has, a GPU or a CPU,
-in TEDDY_SLOT: neither passes a shell.
+The run's address is its only argument. The spec comes in the variable TEDDY_SPEC, and what each worker has, a GPU or a
+CPU, in TEDDY_SLOT: neither passes a shell.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from teddy_cloud.stops import stops
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ def drive(
 ) -> None:
     """Carry a run out on the Ray cluster that this machine is the head of."""
     from teddy_cloud.progress import Lines, Progress
-    from teddy_cloud.run import stopping
     from teddy_ray.store import open_store
     from teddy_ray.store.probe import refuse_unsafe
 
@@ -30,15 +30,18 @@ def drive(
     if not (place and marker and name):
         raise UserError(f"{address} is not a run's address: it ends in /runs/NAME")
     spec, gpus = _given()
-    with stopping() as received, Progress(Lines()) as progress:
+    with stops() as stop, Progress(Lines()) as progress:
         try:
             store = open_store(place)
             refuse_unsafe(store, allow_unsafe=False)
             from teddy_ray.pipeline import job
 
             job.run(spec, store, name, gpus=gpus, emit=progress)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            raise typer.Exit(128 + received(stop)) from None
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            number = stop(interrupt)
+            if number is None:
+                raise
+            raise typer.Exit(128 + number) from None
 
 
 def _given() -> tuple[Spec, bool]:

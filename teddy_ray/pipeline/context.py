@@ -29,12 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Task:
-    """One independent piece of a stage: done when ``records`` has (stage, digest)."""
+    """One independent piece of a stage: done when ``records`` has (stage, digest).
+
+    ``begun``: there may be something of it in the store already; whoever takes it looks, which costs requests.
+    """
 
     stage: str
     digest: str
     name: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    begun: bool = True
 
 
 @dataclass(frozen=True)

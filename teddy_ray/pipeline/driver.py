@@ -63,8 +63,8 @@ def attempt(context: Context, name: str, executor: Callable[[Context], Executor]
         found = results.collect(context, name, made)
         say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
-            manifest = report.write(context, folder, found, made)
-    store.put_if_absent(f"{folder}/manifest.json", manifest)
+            publication = report.write(context, folder, found, made)
+    publication.finish(store)
     return found
 
 
@@ -120,25 +120,40 @@ class _Stages:
         say = self.context.emit
         if stage != "data":  # which alone precedes the run's folder
             self.claim(stage, tasks)
-        found = self._found(tasks)
-        left = [task for task in tasks if task.digest not in found]
+        found, begun = self._looked_up(tasks)
+        left = [replace(task, begun=task.digest in begun) for task in tasks if task.digest not in found]
         # A prior member is a checkpoint, and as new as its base.
         with_base = any(task.stage == "checkpoint" for task in tasks) and "base" not in self.made.reused_stages
         if tasks and not left and not with_base:
             self.made.reused_stages.append(stage)
         if stage == "distill":
-            self.made.reused_units = [task.name for task in tasks if task not in left]
+            self.made.reused_units = [task.name for task in tasks if task.digest in found]
         say(event("stage_started", stage, done=len(tasks) - len(left), total=len(tasks)))
+        if stage == "distill" and left:
+            for task in tasks:
+                if task.digest in found:
+                    distill.show_made(self.context, task, found[task.digest])
         with _Timed(self.made, stage, say):
             executor.run(stage, work, left, part=part, replicas=replicas)
-        found |= self._found(left)
+        for stage_of_record in {task.stage for task in left}:
+            found |= records.find_among(self.context.store, stage_of_record, [task.digest for task in left])
         return [found[task.digest] for task in tasks]
 
-    def _found(self, tasks: Sequence[Task]) -> dict[str, Record]:
-        """The records that are there, by digest; the tasks are of one stage."""
-        stages = {task.stage for task in tasks}
-        store, digests = self.context.store, [task.digest for task in tasks]
-        return {key: record for stage in stages for key, record in records.find_among(store, stage, digests).items()}
+    def _looked_up(self, tasks: Sequence[Task]) -> tuple[dict[str, Record], set[str]]:
+        """What is made, by digest; and the digests of which there may be something. Tidies up after killed attempts."""
+        store, found, begun = self.context.store, dict[str, Record](), set[str]()
+        for stage in {task.stage for task in tasks}:
+            digests = [task.digest for task in tasks if task.stage == stage]
+            keys = records.keys_of(store, stage)
+            made = records.find_among(store, stage, digests, keys=keys)
+            states = {digest: addresses.resume_key(stage, digest) for digest in digests}
+            there = {digest for digest, key in states.items() if keys is None or key in keys}
+            if keys is not None or store.local_path("artifacts") is not None:  # else it costs a request each: gc's
+                for digest in there & made.keys():  # its writer died when all but this was done
+                    store.delete(states[digest])
+            found |= made
+            begun |= there
+        return found, begun
 
 
 class _Timed:

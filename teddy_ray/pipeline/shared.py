@@ -9,10 +9,11 @@ from teddy_ray.pipeline.events import Event
 
 
 class Hub:
-    """Where workers' events wait for the driver."""
+    """Where workers' events wait for the driver, and the records that they have made, as JSON."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.records: list[bytes] = []
 
     def push(self, event: Event) -> None:
         self.events.append(event)
@@ -20,6 +21,13 @@ class Hub:
     def drain(self) -> list[Event]:
         events, self.events = self.events, []
         return events
+
+    def keep(self, record: bytes) -> None:
+        self.records.append(record)
+
+    def kept(self) -> list[bytes]:
+        records, self.records = self.records, []
+        return records
 
 
 class Queue:
@@ -29,6 +37,7 @@ class Queue:
     def __init__(self, tasks: int) -> None:
         self.tasks = tasks
         self.left = list(range(tasks))
+        self.handed: set[int] = set()
         self.group: set[int] = set()
         self.failure: Exception | None = None
 
@@ -38,8 +47,14 @@ class Queue:
             self.group, self.left = set(), list(range(self.tasks))
         self.group.add(rank)
 
-    def take(self) -> int | None:
-        return self.left.pop(0) if self.left and self.failure is None else None
+    def take(self) -> tuple[int, bool] | None:
+        """The next task, and whether somebody has had it before."""
+        if not self.left or self.failure is not None:
+            return None
+        number = self.left.pop(0)
+        again = number in self.handed
+        self.handed.add(number)
+        return number, again
 
     def fail(self, failure: Exception) -> None:
         self.failure = self.failure or failure

@@ -140,7 +140,9 @@ def ray_pod(role, cpus):
 def ray_job(name):
     """A RayJob with the labels, the security and the token of a run; its cluster stays when it is done."""
     labels = {"app.kubernetes.io/managed-by": "teddy-cloud", "app.kubernetes.io/component": "run"}
-    submitter = pod("submitter", resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}})
+    submitter = pod(
+        "submitter", resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    )
     workers = {"groupName": "workers", "replicas": 1, "minReplicas": 1, "maxReplicas": 1, **ray_pod("worker", 1)}
     return {
         "apiVersion": "ray.io/v1",
@@ -232,7 +234,9 @@ def ask(url, *, namespace=NAMESPACE, role=None, token=""):
     body["metadata"]["name"] = name
     kubectl("create", "-f", "-", namespace=namespace, text=json.dumps(body))
     try:
-        kubectl("wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", namespace=namespace)
+        kubectl(
+            "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", namespace=namespace
+        )
         return kubectl("logs", name, namespace=namespace).stdout
     finally:
         kubectl("delete", "pod", name, "--now", namespace=namespace)
@@ -261,7 +265,16 @@ def test_the_api_server_takes_everything_that_the_chart_can_make(release):
     assert {thing["kind"] for thing in objects if thing not in known} <= {"PodMonitor", "LocalQueue"}
     assert len(known) >= 15
     # Forced, since the release that is installed here owns objects of the same names.
-    run("kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", text=yaml.safe_dump_all(known))
+    run(
+        "kubectl",
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+        "-f",
+        "-",
+        text=yaml.safe_dump_all(known),
+    )
 
 
 def test_helm_test_writes_to_the_store_from_the_namespace(release):
@@ -382,5 +395,7 @@ def test_uninstall_leaves_nothing_behind(release):
     left = []
     for kind in kinds:
         if kind not in {"events", "events.events.k8s.io"}:
-            left += run("kubectl", "get", kind, "-A", "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name", check=False).stdout.split()
+            left += run(
+                "kubectl", "get", kind, "-A", "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name", check=False
+            ).stdout.split()
     assert left == []

@@ -7,6 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
+from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Stage, event
 from teddy_ray.store import records
@@ -46,7 +47,10 @@ class Executor(Protocol):
 
 def carry_out(work: Work, context: Context, stage: Stage | None, task: Task) -> None:
     """One task in a worker, unless it is done: what a lost worker had done is handed out again. A stage hears of it."""
-    if records.find(context.store, task.stage, task.digest) is None:
+    if not task.begun or records.find(context.store, task.stage, task.digest) is None:
         work(context, task)
+    else:
+        # The lost one may have been about to.
+        context.store.delete(addresses.resume_key(task.stage, task.digest))
     if stage is not None and context.rank == 0:
         context.emit(event("task_done", stage, task=task.name))

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 import threading
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,10 +31,14 @@ from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Event, Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
 from teddy_ray.pipeline.memory import keep_freed
+from teddy_ray.pipeline.metrics import publish_traffic
+from teddy_ray.pipeline.names import run_name
 from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.spec import Spec
-from teddy_ray.store import open_store
+from teddy_ray.store import open_store, records
+from teddy_ray.store.arrow import lent
+from teddy_ray.store.leftovers import LENT
 
 Handle = Any
 """Ray types an actor's handle by a class whose methods it replaces; no checker follows that."""
@@ -97,6 +100,10 @@ def _settle(spec: str) -> tuple[str, str]:
     return settled.to_json(), device_name(settled.compute.device)
 
 
+OWN = ("unit", "student", "checkpoint")
+"""Stages whose records are many, and of use to the driver alone or to few workers."""
+
+
 @dataclass(frozen=True)
 class Order:
     """All that a worker needs to make its own Context."""
@@ -107,9 +114,17 @@ class Order:
     hub: Handle
     stage: Stage | None
     work: Work
+    known: Handle = None
+    """Of a store elsewhere, a reference to the records that the driver has seen: nobody need ask for them again."""
 
     def carry_out(self, context: Context, task: Task) -> None:
+        for record in [] if self.known is None else ray.get(self.known):
+            records.remember(context.store, record)
         carry_out(self.work, context, self.stage, task)
+        made = None if self.known is None else records.find(context.store, task.stage, task.digest)
+        if made is not None and context.rank == 0:
+            ray.get(self.hub.keep.remote(made.to_json()))
+        publish_traffic()
 
     def say(self, event: Event) -> None:
         """Waits until the hub has it: what a task said is there when the task is done."""
@@ -169,12 +184,15 @@ class RayExecutor:
         except (RayError, WorkerGroupError) as error:
             raise _lost(error, order.stage or tasks[0].name, self.site.retries) from error
         self._forward()
+        for record in ray.get(order.hub.kept.remote()):
+            records.remember(self.context.store, record)
         if self._poller_failure is not None:
             raise self._poller_failure
 
     def _order(self, stage: Stage | None, work: Work) -> Order:
-        context = self.context
-        return Order(context.spec.to_json(), context.store.uri, context.data_digest, self._start(), stage, work)
+        context, hub = self.context, self._start()
+        known = ray.put(records.seen(context.store, but=OWN)) if context.store.local_path("artifacts") is None else None
+        return Order(context.spec.to_json(), context.store.uri, context.data_digest, hub, stage, work, known)
 
     def __enter__(self) -> Self:
         return self
@@ -223,11 +241,15 @@ class RayExecutor:
             ray.kill(actor)
 
     def _train(self, order: Order, tasks: Sequence[Task], replicas: int) -> None:
-        """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue."""
+        """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue.
+
+        What it keeps for itself is in the store, since its workers may be on other machines.
+        """
         cuda = self.context.spec.compute.device == "cuda"
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
         queue: Handle = _beside_driver(Queue).remote(len(tasks))
-        with tempfile.TemporaryDirectory(prefix="teddy-train-") as storage:
+        name = f"{LENT}{run_name(self.context.spec)}/{uuid.uuid4().hex}"
+        with lent(self.context.store, name) as (files, path):
             _Trainer(
                 _replicate if replicas > 1 else _take_turns,
                 train_loop_config={"order": order, "tasks": list(tasks), "queue": queue},
@@ -239,8 +261,9 @@ class RayExecutor:
                 ),
                 # Our records are the checkpoints: a restarted group finds there what is done.
                 run_config=RunConfig(
-                    name=uuid.uuid4().hex,
-                    storage_path=storage,
+                    name="train",
+                    storage_path=path,
+                    storage_filesystem=files,
                     failure_config=FailureConfig(max_failures=self.site.retries),
                 ),
             ).fit()
@@ -252,8 +275,7 @@ def _beside_driver(kind: type[Hub] | type[Queue]) -> Handle:
     """An actor class whose process stays on the driver's machine: workers' machines may be lost, and with this one the
     run ends anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make: Handle = ray.remote(num_cpus=0, scheduling_strategy=here)
-    return make(kind)
+    return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=here)
 
 
 class _Trainer(TorchTrainer):
@@ -290,7 +312,7 @@ def _replicate(config: dict[str, Any]) -> None:
         return
     with _telling(queue):
         for task in config["tasks"]:
-            config["order"].carry_out(context, task)
+            config["order"].carry_out(context, replace(task, begun=True))  # perhaps by a group that is gone
 
 
 def _take_turns(config: dict[str, Any]) -> None:
@@ -298,8 +320,10 @@ def _take_turns(config: dict[str, Any]) -> None:
     context, queue = config["order"].context(), config["queue"]
     ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
     with suppress(_ToldError), _telling(queue):
-        while (number := ray.get(queue.take.remote())) is not None:
-            config["order"].carry_out(context, config["tasks"][number])
+        while (taken := ray.get(queue.take.remote())) is not None:
+            number, again = taken
+            task = config["tasks"][number]
+            config["order"].carry_out(context, replace(task, begun=task.begun or again))
 
 
 class _ToldError(Exception):
