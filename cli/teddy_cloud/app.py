@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from teddy_cloud.compare import compare
+from teddy_cloud.drive import drive
 from teddy_cloud.gc import gc
 from teddy_cloud.list import list_runs
 from teddy_cloud.logs import logs
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(plan)
 app.command()(submit)
+app.command(hidden=True)(drive)
 app.command("list")(list_runs)
 for command in (status, logs, pull, compare, gc):
     app.command()(command)

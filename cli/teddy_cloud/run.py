@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +33,7 @@ from teddy_cloud.asked import (
     resolve,
     spec_flags,
 )
+from teddy_cloud.stops import stops
 
 if TYPE_CHECKING:
     from teddy_ray.spec import Spec
@@ -117,7 +117,7 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
     from teddy_cloud.progress import Progress
 
     progress = Progress()
-    with _signals() as received:
+    with stops() as stop:
         try:
             with stdout_is_stderr(), progress:
                 from teddy_ray.store import open_store
@@ -129,44 +129,13 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
                 from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
 
                 return driver.run(spec, opened, emit=progress)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            number = received() or (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else None)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            number = stop(interrupt)
             if number is None:
                 raise
     again = shlex.join(["teddy-cloud", *sys.argv[1:]])
     typer.echo(f"stopped: {progress.kept(store)}: {again}", err=True)
     raise typer.Exit(128 + number)
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """SIGTERM raises KeyboardInterrupt, like Ctrl-C; yields a function that says which of the two came first, if any.
-
-    Ray puts its own handlers in place of ours, and they raise SystemExit with codes of their own. What
-    Python's wakeup pipe says is true whatever the handler.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-
-    def received() -> int | None:
-        try:
-            numbers = os.read(reading, 4096)
-        except BlockingIOError:
-            return None
-        return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield received
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
 
 
 @contextmanager

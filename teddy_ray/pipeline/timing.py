@@ -62,7 +62,7 @@ def _look(spec: Spec, work: Work, facts: Facts) -> float:
 
     def step() -> float:
         with torch.no_grad(), precision(images.device, bfloat16=_bfloat16(spec)):
-            return float(model(_seen(images)).float().sum())
+            return float(model(images).float().sum())
 
     return _timed(step)
 
@@ -109,7 +109,7 @@ def _images(spec: Spec, work: Work, facts: Facts) -> torch.Tensor:
 
 
 def _seen(images: torch.Tensor) -> torch.Tensor:
-    """A view of each image, as stages make one anew for every step: of small images, no small part of it."""
+    """A view of each image, as training makes one anew for every step: of small images, no small part of it."""
     numbers = torch.arange(len(images))
     ones = torch.ones_like(numbers)
     geometry = views.draw(0, numbers, ones, crop_scale=0.5, flip=True, cutmix=False, images=len(images))

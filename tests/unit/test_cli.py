@@ -552,6 +552,15 @@ def events_until_a_stop(emit):
         emit({"time": time.time(), **event})
 
 
+@pytest.fixture
+def not_deaf():
+    """A shell's background job ignores Ctrl-C, and whatever it starts does too: not here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("not_deaf")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("handlers", ["ours", "of a library"])
 def test_a_stop_says_what_is_kept_and_how_to_go_on(cli, pipeline, number, code, handlers):

@@ -63,7 +63,7 @@ def workers(found: Situation) -> tuple[int, int] | None:
 _ENDS = {
     "AppFailed": "the run itself ended with an error: teddy-cloud logs says which",
     "SubmissionFailed": (
-        "the submitter could not hand the run to Ray, or lost sight of it: teddy-cloud logs says why; resume tries again"
+        "the submitter could not hand the run to Ray, or lost sight of it: teddy-cloud logs says why, resume tries"
     ),
     "PreRunningDeadlineExceeded": (
         "its pods did not all start within --queue-timeout: resume when there is room, or ask for less"
@@ -94,8 +94,8 @@ def _of_rayjob(rayjob: Json, now: float | None) -> Iterator[str]:
         age = now - _unix((rayjob.get("metadata") or {}).get("creationTimestamp"), now)
         if age > UNTOUCHED_SECONDS:
             yield (
-                "KubeRay's operator has not looked at the run yet: its administrator sees whether it runs, and watches this"
-                " namespace"
+                "KubeRay's operator has not looked at the run yet: does it run, and watch this namespace? Its"
+                " administrator can see"
             )
 
 
@@ -149,7 +149,9 @@ def _of_pods(found: Situation) -> Iterator[str]:
         for trouble in dict.fromkeys(_of_pod(pod, about)):
             troubles.setdefault(trouble, Counter())[_role(pod)] += 1
     for trouble, roles in troubles.items():
-        subject = " and ".join(f"{number} {role} pods" if number > 1 else f"{role} pod" for role, number in roles.items())
+        subject = " and ".join(
+            f"{number} {role} pods" if number > 1 else f"{role} pod" for role, number in roles.items()
+        )
         yield f"{subject}: {trouble}"
 
 
@@ -160,10 +162,12 @@ def _of_pod(pod: Json, events: Sequence[Json]) -> Iterator[str]:
         yield _disrupted(disruption, pod)
         return
     if status.get("phase") == "Failed" and status.get("reason"):
-        yield f"{_EVICTIONS.get(status['reason'], status['reason'])} ({_one_line(status.get('message') or 'no more is said')})"
+        what = _EVICTIONS.get(status["reason"], status["reason"])
+        yield f"{what} ({_one_line(status.get('message') or 'no more is said')})"
         return
     if _is_silent(pod, conditions):
-        yield f"its node {(pod.get('spec') or {}).get('nodeName')} does not answer; Kubernetes replaces the pod, Ray the work"
+        node = (pod.get("spec") or {}).get("nodeName")
+        yield f"its node {node} does not answer; Kubernetes replaces the pod, and the run goes on from what is done"
         return
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
@@ -226,7 +230,9 @@ def _unschedulable(message: str, pod: Json) -> str:
         if (short := re.match(r"Insufficient (\S+)", words)) and short[1] in asked:
             wanted.append(f"{asked[short[1]]} {short[1]}")
     asks = f"it asks for {' and '.join(wanted)}; " if wanted else ""
-    advice = "ask for less, wait for room, or have nodes added" if wanted else "change what it asks for, or have it provided"
+    advice = (
+        "ask for less, wait for room, or have nodes added" if wanted else "change what it asks for, or have it provided"
+    )
     return f"no node takes it: {asks}{', '.join(reasons)}; {advice}"
 
 

@@ -101,7 +101,8 @@ def state_of(rayjob: Mapping[str, Any] | None, store: StoreWord | None = None) -
     status = rayjob.get("status") or {}
     spec = rayjob.get("spec") or {}
     deployment, job = status.get("jobDeploymentStatus") or "", status.get("jobStatus") or ""
-    phase, notes = _phase(deployment, job, _is_queued(rayjob)), ()
+    phase = _phase(deployment, job, _is_queued(rayjob))
+    notes: tuple[str, ...] = ()
     if store is not None:
         phase, notes = _settled(phase, store, said=" ".join(word for word in (deployment, job) if word))
     attempts = int(spec.get("backoffLimit") or 0) + 1
@@ -124,7 +125,7 @@ def _phase(deployment: str, job: str, queued: bool) -> Phase:
         return ENDS.get(job, Phase.failed)
     if deployment == "Running":
         return Phase.running if job == "RUNNING" else Phase.starting
-    return DEPLOYMENTS[deployment] if deployment in DEPLOYMENTS else Phase.provisioning
+    return DEPLOYMENTS.get(deployment, Phase.provisioning)
 
 
 ENDS = {"SUCCEEDED": Phase.finished, "STOPPED": Phase.cancelled, "FAILED": Phase.failed}
@@ -146,7 +147,9 @@ def _is_queued(rayjob: Mapping[str, Any]) -> bool:
 def _settled(phase: Phase, store: StoreWord, *, said: str) -> tuple[Phase, tuple[str, ...]]:
     """The phase after the store was heard, and what to say where the two disagree."""
     if store.state == "finished" and phase is not Phase.finished:
-        return Phase.finished, (f"the store has the run's manifest, so it is finished; the cluster says {said or 'nothing'}",)
+        return Phase.finished, (
+            f"the store has the run's manifest, so it is finished; the cluster says {said or 'nothing'}",
+        )
     if phase is Phase.finished and store.state != "finished":
         return Phase.failed, (f"the cluster says {said}, but the store has no manifest of the run: it is not finished",)
     return phase, ()
@@ -156,7 +159,5 @@ def _gone(store: StoreWord | None) -> RunState:
     if store is None:
         return RunState(phase=Phase.unreadable, message="neither the cluster nor the store has this run")
     phase = Phase(store.state)
-    notes = ()
-    if phase is Phase.running:
-        notes = ("there is no RayJob of this run here, yet it wrote to the store just now: it is run elsewhere, or has just been deleted",)  # fmt: skip
-    return RunState(phase=phase, message=store.message, notes=notes)
+    note = "it has no RayJob here, yet wrote to the store just now: it runs elsewhere, or was deleted a moment ago"
+    return RunState(phase=phase, message=store.message, notes=(note,) if phase is Phase.running else ())
