@@ -21,9 +21,11 @@ from teddy_cloud.compare import compare
 from teddy_cloud.control import cancel, delete, pause, resume
 from teddy_cloud.dashboard import dashboard
 from teddy_cloud.doctor import doctor
+from teddy_cloud.drive import drive
 from teddy_cloud.gc import gc
 from teddy_cloud.list import list_runs
 from teddy_cloud.logs import logs
+from teddy_cloud.plan import plan
 from teddy_cloud.pull import pull
 from teddy_cloud.run import run
 from teddy_cloud.status import status
@@ -43,7 +45,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(plan)
 app.command()(submit)
+app.command(hidden=True)(drive)
 app.command("list")(list_runs)
 for command in (status, logs, cancel, pause, resume, dashboard, delete, doctor, pull, compare, gc):
     app.command()(command)

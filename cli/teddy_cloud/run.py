@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +33,7 @@ from teddy_cloud.asked import (
     resolve,
     spec_flags,
 )
+from teddy_cloud.stops import stops
 
 if TYPE_CHECKING:
     from teddy_ray.spec import Spec
@@ -87,7 +87,7 @@ def print_plan(spec: Spec, *, as_json: bool) -> None:
     """The dry run: the spec that a run would carry out, and what that makes and costs. Nothing is written."""
     from teddy_cloud import show
 
-    with _stdout_is_stderr():
+    with stdout_is_stderr():
         from teddy_ray.pipeline.plan import plan
         from teddy_ray.pipeline.settle import settle
 
@@ -117,9 +117,9 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
     from teddy_cloud.progress import Progress
 
     progress = Progress()
-    with _signals() as received:
+    with stops() as stop:
         try:
-            with _stdout_is_stderr(), progress:
+            with stdout_is_stderr(), progress:
                 from teddy_ray.store import open_store
                 from teddy_ray.store.probe import refuse_unsafe
 
@@ -129,8 +129,8 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
                 from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
 
                 return driver.run(spec, opened, emit=progress)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            number = received() or (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else None)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            number = stop(interrupt)
             if number is None:
                 raise
     again = shlex.join(["teddy-cloud", *sys.argv[1:]])
@@ -139,38 +139,7 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """SIGTERM raises KeyboardInterrupt, like Ctrl-C; yields a function that says which of the two came first, if any.
-
-    Ray puts its own handlers in place of ours, and they raise SystemExit with codes of their own. What
-    Python's wakeup pipe says is true whatever the handler.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-
-    def received() -> int | None:
-        try:
-            numbers = os.read(reading, 4096)
-        except BlockingIOError:
-            return None
-        return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield received
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
-
-
-@contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
+def stdout_is_stderr() -> Iterator[None]:
     """What libraries and child processes print goes to standard error: standard output belongs to the result."""
     sys.stdout.flush()
     kept = os.dup(1)

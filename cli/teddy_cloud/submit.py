@@ -237,7 +237,7 @@ def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
         known = f"{count(spec.distill.ipc, 'image')} a class, of as many classes as {spec.data.source} has"
         return [("on", on), ("makes", known)]
     slots = job.gpus or job.workers
-    idle = f"; {slots - makes['units']} workers have no unit" if makes["units"] < slots else ""
+    idle = f", fewer than the {slots} workers" if makes["units"] < slots else ""
     images, classes = count(makes["images"], "image"), count(makes["classes"], "class", "classes")
     return [
         ("on", on),

@@ -37,12 +37,12 @@ def _wait(cluster: Cluster, settings: Settings, run: str) -> RunState:
     shown, heard = "", time.monotonic()
     while True:
         try:
-            state = state_of(cluster.get(run))
+            state: RunState | None = state_of(cluster.get(run))
         except WorldError as error:
             if time.monotonic() - heard > PATIENCE_SECONDS:
                 raise
             state, line = None, f"still waiting: {error}"
-        else:
+        if state is not None:
             heard, line = time.monotonic(), _line(run, state)
         if line != shown:
             _say(line)

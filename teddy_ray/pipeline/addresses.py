@@ -67,5 +67,10 @@ def record_key(stage: str, digest: str) -> str:
     return f"artifacts/{stage}/{digest}/record.json"
 
 
+def resume_key(stage: str, digest: str) -> str:
+    """Where the state of an unfinished artifact is, to go on from; removed when its record is there."""
+    return f"artifacts/{stage}/{digest}/resume"
+
+
 def _device(spec: Spec) -> tuple[str, str]:
     return spec.compute.device, spec.compute.precision

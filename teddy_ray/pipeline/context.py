@@ -29,12 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Task:
-    """One independent piece of a stage: done when ``records`` has (stage, digest)."""
+    """One independent piece of a stage: done when ``records`` has (stage, digest).
+
+    ``begun``: there may be something of it in the store already; whoever takes it looks, which costs requests.
+    """
 
     stage: str
     digest: str
     name: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    begun: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Context:
     data_digest: str = ""
     rank: int = 0
     replicas: int = 1
+    device_name: str = ""
+    """What the workers' device is called; for the driver alone."""
     _models: dict[str, nn.Module] = field(default_factory=dict)
     _last_said: float = 0.0
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from teddy_ray.pipeline import addresses, executors, imagesets, results
 from teddy_ray.pipeline.context import Context, Task
@@ -19,7 +20,7 @@ from teddy_ray.pipeline.journal import Journal
 from teddy_ray.pipeline.memory import keep_freed
 from teddy_ray.pipeline.names import run_name
 from teddy_ray.pipeline.results import Made, Results
-from teddy_ray.pipeline.settle import settle
+from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
 from teddy_ray.spec import Spec
 from teddy_ray.store import Store, records
@@ -27,14 +28,22 @@ from teddy_ray.store.records import Record
 
 
 def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
-    """Carry ``spec`` out in ``store``, or go on with it; returns what results.json holds.
+    """Carry ``spec`` out on this machine, or go on with it; returns what results.json holds.
 
     Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to
     stop. Whatever was finished by then is kept.
     """
-    keep_freed()
     spec = settle(spec)
-    name = run_name(spec)
+    return attempt(Context(spec, store, emit), run_name(spec), executors.executor)
+
+
+def attempt(context: Context, name: str, executor: Callable[[Context], Executor]) -> Results:
+    """One try at the run ``name``: the context's settled spec, in its store, where ``executor`` says.
+
+    Returns and raises as ``run`` does.
+    """
+    keep_freed()
+    store, emit = context.store, context.emit
     folder = f"runs/{name}"
     journal = Journal(store, folder)
 
@@ -42,20 +51,20 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
         journal(what)
         emit(what)
 
-    context = Context(spec, store, say)
+    context = replace(context, emit=say, device_name=context.device_name or device_name(context.spec.compute.device))
     stages = _Stages(context, folder)
     first = _begin(context, stages)
     # Only now: what is refused leaves no run behind.
-    store.put_if_absent(f"{folder}/spec.json", spec.to_json().encode())
+    store.put_if_absent(f"{folder}/spec.json", context.spec.to_json().encode())
     with journal:
         stages.claim("data", [stages.made.data])
-        with executors.executor(context) as executor:
-            made = _carry_out(context, stages, executor, first)
+        with executor(context) as workers:
+            made = _carry_out(context, stages, workers, first)
         found = results.collect(context, name, made)
         say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
-            manifest = report.write(context, folder, found, made)
-    store.put_if_absent(f"{folder}/manifest.json", manifest)
+            publication = report.write(context, folder, found, made)
+    publication.finish(store)
     return found
 
 
@@ -79,7 +88,7 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
     unit_tasks = distill.tasks(context, made.base, made.pool)
     made.units = stages.run("distill", unit_tasks, distill.work, executor, Part.TRAINER)
     made.sets = {"distilled": imagesets.publish(context, made.units)}
-    made.sets |= imagesets.control_sets(context, [made.base, *made.pool])
+    made.sets |= imagesets.control_sets(context, [made.base, *made.pool], executor)
     stages.claim("images", list(made.sets.values()))
 
     shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}
@@ -111,25 +120,40 @@ class _Stages:
         say = self.context.emit
         if stage != "data":  # which alone precedes the run's folder
             self.claim(stage, tasks)
-        found = self._found(tasks)
-        left = [task for task in tasks if task.digest not in found]
+        found, begun = self._looked_up(tasks)
+        left = [replace(task, begun=task.digest in begun) for task in tasks if task.digest not in found]
         # A prior member is a checkpoint, and as new as its base.
         with_base = any(task.stage == "checkpoint" for task in tasks) and "base" not in self.made.reused_stages
         if tasks and not left and not with_base:
             self.made.reused_stages.append(stage)
         if stage == "distill":
-            self.made.reused_units = [task.name for task in tasks if task not in left]
+            self.made.reused_units = [task.name for task in tasks if task.digest in found]
         say(event("stage_started", stage, done=len(tasks) - len(left), total=len(tasks)))
+        if stage == "distill" and left:
+            for task in tasks:
+                if task.digest in found:
+                    distill.show_made(self.context, task, found[task.digest])
         with _Timed(self.made, stage, say):
             executor.run(stage, work, left, part=part, replicas=replicas)
-        found |= self._found(left)
+        for stage_of_record in {task.stage for task in left}:
+            found |= records.find_among(self.context.store, stage_of_record, [task.digest for task in left])
         return [found[task.digest] for task in tasks]
 
-    def _found(self, tasks: Sequence[Task]) -> dict[str, Record]:
-        """The records that are there, by digest; the tasks are of one stage."""
-        stages = {task.stage for task in tasks}
-        store, digests = self.context.store, [task.digest for task in tasks]
-        return {key: record for stage in stages for key, record in records.find_among(store, stage, digests).items()}
+    def _looked_up(self, tasks: Sequence[Task]) -> tuple[dict[str, Record], set[str]]:
+        """What is made, by digest; and the digests of which there may be something. Tidies up after killed attempts."""
+        store, found, begun = self.context.store, dict[str, Record](), set[str]()
+        for stage in {task.stage for task in tasks}:
+            digests = [task.digest for task in tasks if task.stage == stage]
+            keys = records.keys_of(store, stage)
+            made = records.find_among(store, stage, digests, keys=keys)
+            states = {digest: addresses.resume_key(stage, digest) for digest in digests}
+            there = {digest for digest, key in states.items() if keys is None or key in keys}
+            if keys is not None or store.local_path("artifacts") is not None:  # else it costs a request each: gc's
+                for digest in there & made.keys():  # its writer died when all but this was done
+                    store.delete(states[digest])
+            found |= made
+            begun |= there
+        return found, begun
 
 
 class _Timed:

@@ -5,15 +5,15 @@ Each is an actor, so a process of its own, which starts in a moment because this
 
 from __future__ import annotations
 
-from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.events import Event
 
 
 class Hub:
-    """Where workers' events wait for the driver."""
+    """Where workers' events wait for the driver, and the records that they have made, as JSON."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.records: list[bytes] = []
 
     def push(self, event: Event) -> None:
         self.events.append(event)
@@ -22,17 +22,24 @@ class Hub:
         events, self.events = self.events, []
         return events
 
+    def keep(self, record: bytes) -> None:
+        self.records.append(record)
+
+    def kept(self) -> list[bytes]:
+        records, self.records = self.records, []
+        return records
+
 
 class Queue:
     """A trainer's tasks, by number. When a group of workers is restarted, all tasks are offered again: those that are
-    done are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it
-    again."""
+    done are found in the store and cost nothing. Holds the first failure of a task itself, which no trainer retries."""
 
     def __init__(self, tasks: int) -> None:
         self.tasks = tasks
         self.left = list(range(tasks))
+        self.handed: set[int] = set()
         self.group: set[int] = set()
-        self.failure: UserError | WorldError | None = None
+        self.failure: Exception | None = None
 
     def join(self, rank: int) -> None:
         """A worker begins. A rank that was here before means a new group."""
@@ -40,11 +47,17 @@ class Queue:
             self.group, self.left = set(), list(range(self.tasks))
         self.group.add(rank)
 
-    def take(self) -> int | None:
-        return self.left.pop(0) if self.left and self.failure is None else None
+    def take(self) -> tuple[int, bool] | None:
+        """The next task, and whether somebody has had it before."""
+        if not self.left or self.failure is not None:
+            return None
+        number = self.left.pop(0)
+        again = number in self.handed
+        self.handed.add(number)
+        return number, again
 
-    def fail(self, failure: UserError | WorldError) -> None:
+    def fail(self, failure: Exception) -> None:
         self.failure = self.failure or failure
 
-    def failed(self) -> UserError | WorldError | None:
+    def failed(self) -> Exception | None:
         return self.failure

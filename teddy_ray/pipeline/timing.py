@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from teddy_ray import models
-from teddy_ray.method import initial
+from teddy_ray.method import initial, views
 from teddy_ray.method.matching import Teacher, Weights
 from teddy_ray.method.optimisation import precision
 from teddy_ray.method.pixels import Pixels
@@ -38,9 +38,14 @@ def step_seconds(spec: Spec, works: Iterable[Work], facts: Facts) -> dict[Key, f
 
 
 def _threads(spec: Spec, stage: str) -> int:
-    return {"base": spec.base, "pool": spec.base, "distill": spec.distill, "relabel": spec.relabel}.get(
-        stage, spec.evaluate
-    ).threads
+    of = {
+        "base": spec.base.threads,
+        "pool": spec.base.threads,
+        "distill": spec.distill.threads,
+        "relabel": spec.relabel.threads,
+        "evaluate": spec.evaluate.threads,
+    }
+    return of[stage]
 
 
 def _train(spec: Spec, work: Work, facts: Facts) -> float:
@@ -49,7 +54,7 @@ def _train(spec: Spec, work: Work, facts: Facts) -> float:
     trainer = Trainer(_model(spec, work, facts), recipe, steps_per_epoch=1)
     targets = torch.full((work.batch, facts.classes), 1 / facts.classes, device=device)
     images = _images(spec, work, facts)
-    return _timed(lambda: trainer.epoch([(images, targets)]))
+    return _timed(lambda: trainer.epoch([(_seen(images), targets)]))
 
 
 def _look(spec: Spec, work: Work, facts: Facts) -> float:
@@ -101,6 +106,14 @@ def _model(spec: Spec, work: Work, facts: Facts) -> torch.nn.Module:
 
 def _images(spec: Spec, work: Work, facts: Facts) -> torch.Tensor:
     return torch.randn(work.batch, 3, facts.size, facts.size, device=spec.compute.device)
+
+
+def _seen(images: torch.Tensor) -> torch.Tensor:
+    """A view of each image, as training makes one anew for every step: of small images, no small part of it."""
+    numbers = torch.arange(len(images))
+    ones = torch.ones_like(numbers)
+    geometry = views.draw(0, numbers, ones, crop_scale=0.5, flip=True, cutmix=False, images=len(images))
+    return views.crop(images, geometry.to(images.device))
 
 
 def _bfloat16(spec: Spec) -> bool:

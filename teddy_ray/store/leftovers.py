@@ -1,4 +1,4 @@
-"""What writers that were killed leave in a store under no key: a folder's temporary files, S3's unfinished uploads.
+"""What writers that were killed leave in a store: a folder's temporary files, S3's unfinished uploads, lent folders.
 
 for leftover in leftovers(store): remove(store, leftover)
 """
@@ -19,15 +19,21 @@ if TYPE_CHECKING:
     from teddy_ray.store.s3 import S3Store
 
 
+LENT = "ray-train/"
+"""Under which another library writes, and tidies up unless it is killed."""
+
+
 @dataclass(frozen=True)
 class Leftover(Entry):
-    """``key`` says where it is, and is no key of the store; ``upload``, which of S3's uploads it is."""
+    """``key`` says where it is; ``upload``, which of S3's uploads it is, if it is one."""
 
     upload: str = ""
 
 
 def leftovers(store: Store) -> Iterator[Leftover]:
     """All of them, those of writers that are alive too: go by their age."""
+    for entry in store.list(LENT):
+        yield Leftover(entry.key, entry.size, entry.modified)
     if isinstance(store, FolderStore):
         yield from _temporary_files(store)
     elif (elsewhere := _s3(store)) is not None:
@@ -42,6 +48,8 @@ def remove(store: Store, leftover: Leftover) -> None:
         path = store.root / leftover.key
         with suppress(MissingKeyError), explained(path):
             path.unlink()
+    elif not leftover.upload:
+        store.delete(leftover.key)
     elif (elsewhere := _s3(store)) is not None:
         elsewhere.bucket.take_back(f"{elsewhere.prefix}/{leftover.key}".lstrip("/"), leftover.upload)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -88,15 +88,19 @@ def find(store: Store, stage: str, digest: str) -> Record | None:
         return None
 
 
-def find_among(store: Store, stage: str, digests: Iterable[str]) -> dict[str, Record]:
-    """Those of ``digests`` that are made. Of a store elsewhere, with few requests: while a stage is small, a list of it
-    tells what is not there; and what is there is read many at once."""
-    wanted = list(dict.fromkeys(digests))
-    seen = all((store, _record_key(stage, digest)) in _known for digest in wanted)
-    if not seen and store.local_path("artifacts") is None:
-        listed = [entry.key for entry in islice(store.list(f"artifacts/{stage}/"), _PAGE)]
-        if len(listed) < _PAGE:
-            wanted = [digest for digest in wanted if _record_key(stage, digest) in set(listed)]
+def keys_of(store: Store, stage: str) -> frozenset[str] | None:
+    """All that a store elsewhere has of a stage, if that takes one request; None where it is better to ask for each."""
+    if store.local_path("artifacts") is not None:
+        return None
+    listed = [entry.key for entry in islice(store.list(f"artifacts/{stage}/"), _PAGE)]
+    return frozenset(listed) if len(listed) < _PAGE else None
+
+
+def find_among(
+    store: Store, stage: str, digests: Iterable[str], *, keys: frozenset[str] | None = None
+) -> dict[str, Record]:
+    """Those of ``digests`` that are made, read many at once; what is not among ``keys`` is not asked for."""
+    wanted = [digest for digest in dict.fromkeys(digests) if keys is None or _record_key(stage, digest) in keys]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = pool.map(lambda digest: find(store, stage, digest), wanted)
         return {record.digest: record for record in found if record is not None}
@@ -197,6 +201,17 @@ def _load(store: Store, key: str) -> Record:
 
 _known: dict[tuple[Store, str], Record] = {}
 """Records of stores elsewhere that this process has seen: a record does not change, and each look costs a request."""
+
+
+def seen(store: Store, *, but: Collection[str] = ()) -> list[bytes]:
+    """The records of a store elsewhere that this process has seen, except those of the stages ``but``."""
+    return [record.to_json() for (of, _), record in _known.items() if of == store and record.stage not in but]
+
+
+def remember(store: Store, data: bytes) -> None:
+    """Take note of a record that another process has seen, so that this one need not ask for it."""
+    record = Record.from_json(data)
+    _remembered(store, _record_key(record.stage, record.digest), record)
 
 
 def _remembered(store: Store, key: str, record: Record) -> Record:

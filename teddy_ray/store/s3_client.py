@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from teddy_ray.errors import UserError, WorldError
+from teddy_ray.store import traffic
 from teddy_ray.store.base import MissingKeyError
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Connection:
     """A process's client; threads may share boto3's, but another process may not."""
 
     client: Any
+    session: Any
     answered: bool = False
 
 
@@ -120,6 +122,7 @@ def patiently(attempt: Callable[[Any], T], *, bucket: str, key: str) -> T:
         else:
             ours.answered = True
             return result
+        traffic.count(retries=1)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
@@ -150,7 +153,7 @@ def _connect(_process: int) -> Connection:
     try:
         session = boto3.Session()
         client = session.client("s3", config=Config(**own))
-        if not _is_amazon(client.meta.endpoint_url):
+        if not is_amazon(client.meta.endpoint_url):
             # Others may know neither a bucket's own host name nor the checksums that botocore adds by default.
             other = {
                 "s3": {"addressing_style": "path"},
@@ -160,10 +163,10 @@ def _connect(_process: int) -> Connection:
             client = session.client("s3", config=Config(**own, **other))
     except (BotoCoreError, ValueError) as error:
         raise UserError(f"S3 cannot be used as it is set up here: {_line(error)}; mend the AWS settings") from error
-    return Connection(client)
+    return Connection(client, session)
 
 
-def _is_amazon(endpoint: str) -> bool:
+def is_amazon(endpoint: str) -> bool:
     """Whether the endpoint is Amazon's own; raises ValueError for what is none at all."""
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:

@@ -1,5 +1,6 @@
 """The wheel stands alone: it holds what it needs and no more, and works where there is no checkout."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,8 @@ print(importlib.metadata.version("teddy-cloud"), *[spec.resolve(name, {}, {}).re
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Runs a command that must succeed, away from the checkout, and returns what it printed."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

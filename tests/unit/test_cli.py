@@ -24,19 +24,41 @@ RUN_OPTIONS = {
     "--set", "--skip-broken", "--dry-run", "--json", "--endpoint-url", "--allow-unsafe-store",
 }  # fmt: skip
 
-SUBMIT_OPTIONS = {
-    "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--gpus", "--workers", "--gpus-per-node",
-    "--gpu-type", "--spot", "--image", "--max-hours", "--queue-timeout", "--queue", "--priority", "--retries",
-    "--device", "--seed", "--set", "--skip-broken", "--wait", "--dry-run", "--json", "--context", "--namespace", "-n",
-}  # fmt: skip
 CLUSTER_OPTIONS = {"--context", "--namespace", "-n"}
 STORE_OPTIONS = {"--store", "--endpoint-url", *CLUSTER_OPTIONS}
+SPEC_OPTIONS = {
+    "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--device", "--seed", "--set", "--skip-broken",
+}  # fmt: skip
+SLOT_OPTIONS = {"--gpus", "--workers", "--gpus-per-node", "--gpu-type"}
 OPTIONS = {
     "run": RUN_OPTIONS,
+    "plan": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--train-images",
+        "--price-gpu-hour",
+        "--price-cpu-hour",
+        "--json",
+    },
+    "submit": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--spot",
+        "--image",
+        "--max-hours",
+        "--queue-timeout",
+        "--queue",
+        "--priority",
+        "--retries",
+        "--wait",
+        "--dry-run",
+        "--json",
+    },
     "list": {*STORE_OPTIONS, "--state", "--dataset", "--recipe", "--since", "--json"},
     "status": {*STORE_OPTIONS, "--watch", "--json"},
     "logs": {*STORE_OPTIONS, "--follow", "-f", "--stage"},
-    "submit": SUBMIT_OPTIONS,
     "cancel": {*CLUSTER_OPTIONS, "--now"},
     "pause": CLUSTER_OPTIONS,
     "resume": {*CLUSTER_OPTIONS, "--gpus", "--workers"},
@@ -538,6 +560,15 @@ def events_until_a_stop(emit):
         emit({"time": time.time(), **event})
 
 
+@pytest.fixture
+def not_deaf():
+    """A shell's background job ignores Ctrl-C, and whatever it starts does too: not here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("not_deaf")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("handlers", ["ours", "of a library"])
 def test_a_stop_says_what_is_kept_and_how_to_go_on(cli, pipeline, number, code, handlers):

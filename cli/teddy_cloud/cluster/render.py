@@ -58,7 +58,7 @@ def render(job: Job, settings: Settings) -> Manifest:
         },
         "spec": {
             "submissionMode": "K8sJobMode",
-            "entrypoint": f"python -m teddy_ray.pipeline {shlex.quote(uri)}",
+            "entrypoint": f"teddy-cloud drive {shlex.quote(uri)}",
             "metadata": {"run": job.run, "spec-digest": job.spec.digest},
             **_limits(settings),
             "submitterConfig": {"backoffLimit": SUBMITTER_RETRIES},

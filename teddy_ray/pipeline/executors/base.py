@@ -7,6 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
+from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Stage, event
 from teddy_ray.store import records
@@ -33,6 +34,10 @@ class Executor(Protocol):
         """Do all tasks of a stage, in any order; the first failure is raised. ``replicas`` workers share each task."""
         ...
 
+    def once(self, work: Work, task: Task) -> None:
+        """One task that no stage counts, on a worker: the driver may have no accelerator."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -40,9 +45,12 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-def carry_out(work: Work, context: Context, stage: Stage, task: Task) -> None:
-    """One task in a worker, unless it is done: what a lost worker had done is handed out again."""
-    if records.find(context.store, task.stage, task.digest) is None:
+def carry_out(work: Work, context: Context, stage: Stage | None, task: Task) -> None:
+    """One task in a worker, unless it is done: what a lost worker had done is handed out again. A stage hears of it."""
+    if not task.begun or records.find(context.store, task.stage, task.digest) is None:
         work(context, task)
-    if context.rank == 0:
+    else:
+        # The lost one may have been about to.
+        context.store.delete(addresses.resume_key(task.stage, task.digest))
+    if stage is not None and context.rank == 0:
         context.emit(event("task_done", stage, task=task.name))

@@ -102,7 +102,7 @@ def _train(context: Context, task: Task) -> None:
     replica = nn.parallel.DistributedDataParallel(model) if context.replicas > 1 else model
     how = recipe(context, epochs=spec.epochs, lr=spec.lr, warmup_epochs=spec.warmup_epochs)
     trainer = Trainer(replica, how, steps_per_epoch=steps)
-    resume = f"artifacts/base/{task.digest}/resume"
+    resume = addresses.resume_key("base", task.digest)
     curve: list[dict[str, float]] = _resume(context, task, resume, model, trainer)
     for epoch in range(len(curve), spec.epochs):
         started = time.monotonic()
@@ -125,7 +125,7 @@ def _load(context: Context, task: Task, path: str) -> None:
 
 def _resume(context: Context, task: Task, key: str, model: nn.Module, trainer: Trainer) -> list[dict[str, float]]:
     """Put model and trainer where the last finished epoch left them; the curve so far."""
-    state = _checkpoint(context, key)
+    state = _checkpoint(context, key) if task.begun else None
     if state is None:
         return []
     trainer.load_state({name[len("trainer.") :]: value for name, value in state.items() if name.startswith("trainer.")})

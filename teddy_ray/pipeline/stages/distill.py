@@ -24,6 +24,11 @@ from teddy_ray.report.sheet import contact_sheet
 from teddy_ray.store import checkpoints, records, tensors
 from teddy_ray.store.records import Record
 
+
+class NotFiniteError(WorldError):
+    """A unit whose loss is no number any more."""
+
+
 TRACE_POINTS = 50
 CLASS_MEAN_IMAGES = 100
 """Real images of each class whose mean feature stands for the class."""
@@ -56,7 +61,11 @@ def work(context: Context, task: Task) -> None:
     with threads(context.spec.distill.threads):
         start = _start(context, task, unit)
         if context.spec.distill.iterations:
-            final, trace, seconds = _optimise(context, task, unit, start)
+            try:
+                final, trace, seconds = _optimise(context, task, unit, start)
+            except NotFiniteError:
+                checkpoints.remove(context.store, _checkpoint_key(task))  # whoever went on from there would come here
+                raise
         else:
             final, trace, seconds = start.cpu(), [], time.monotonic() - started
     labels = torch.tensor([class_ for class_, _ in unit.class_slots])
@@ -64,6 +73,11 @@ def work(context: Context, task: Task) -> None:
     meta = {"name": unit.name, "images": len(labels), "trace": trace, "seconds": seconds}
     records.commit(context.store, "unit", task.digest, {"images.safetensors": file}, meta)
     checkpoints.remove(context.store, _checkpoint_key(task))
+
+
+def show_made(context: Context, task: Task, record: Record) -> None:
+    """A picture of a unit that an earlier attempt has made, so that the contact sheet shows that too."""
+    _show(context, task, context.tensors(record, "images.safetensors")["images"][:PREVIEW_IMAGES])
 
 
 def _start(context: Context, task: Task, unit: Unit) -> Tensor:
@@ -96,7 +110,7 @@ def _optimise(context: Context, task: Task, unit: Unit, start: Tensor) -> tuple[
     """Algorithm 1's loop with what surrounds it: checkpoints, the trace, progress, previews. The quantised images."""
     spec, key = context.spec.distill, _checkpoint_key(task)
     synthesis = _synthesis(context, task, unit, start)
-    resumed = checkpoints.load(context.store, key) or {}
+    resumed = (checkpoints.load(context.store, key) if task.begun else None) or {}
     trace = resumed.pop("trace", torch.zeros(0, 4, dtype=torch.float64)).tolist()
     before = float(resumed.pop("seconds", torch.tensor(0.0)))
     if resumed:
@@ -192,7 +206,7 @@ def _finite(loss: Loss, task: Task, iteration: int, lr: float) -> tuple[float, f
     """The loss's numbers, or a refusal to go on with ones that are none."""
     numbers = torch.stack(tuple(loss)).double()
     if not torch.isfinite(numbers).all():
-        raise WorldError(
+        raise NotFiniteError(
             f"the loss of unit {task.name} is {float(loss.total)} at iteration {iteration}: lower distill.lr (now"
             f" {lr:g}) or distill.class_weight; nothing of this unit was kept"
         )
@@ -213,11 +227,14 @@ def _say(context: Context, task: Task, synthesis: Synthesis, loss: Loss, speed: 
 
 def _preview(context: Context, task: Task, synthesis: Synthesis) -> None:
     """A small picture of the unit as it is now; the driver joins them into the contact sheet."""
-    pictures = context.real.pixels.quantise(synthesis.x.detach()[:PREVIEW_IMAGES]).cpu()
+    _show(context, task, context.real.pixels.quantise(synthesis.x.detach()[:PREVIEW_IMAGES]).cpu())
+
+
+def _show(context: Context, task: Task, pictures: Tensor) -> None:
     columns = min(len(pictures), len(task.inputs["unit"].classes), 10)
     png = base64.b64encode(contact_sheet(pictures, columns=columns)).decode()
     context.emit(event("preview", "distill", task=task.name, png=png))
 
 
 def _checkpoint_key(task: Task) -> str:
-    return f"artifacts/unit/{task.digest}/resume"
+    return addresses.resume_key("unit", task.digest)
