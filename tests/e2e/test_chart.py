@@ -55,8 +55,8 @@ CONTAINER_SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-# A task on the worker and the driver on the head both write to the store. A counter, as our own metrics are, lives on in
-# an actor when the job is done, since a process takes its metrics along.
+# A task on the worker and the driver on the head both write to the store. A counter, as our own metrics are, lives on
+# in an actor when the job is done, since a process takes its metrics along.
 CODE = f"""
 import ray
 from ray.util.metrics import Counter
