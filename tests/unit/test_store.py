@@ -415,9 +415,25 @@ def test_path_reads_the_bytes_once_and_again_when_they_may_have_changed(folder, 
 def test_what_is_made_among_many_is_found(store, monkeypatch, page):
     monkeypatch.setattr(records, "_PAGE", page)
     made = {digest: records.commit(store, "base", digest, {"weights": WEIGHTS}, {}) for digest in ("0a", "0b", "0c")}
-    assert records.find_among(store, "base", ["0d", "0b", "0a", "0b"]) == {"0b": made["0b"], "0a": made["0a"]}
-    assert records.find_among(store, "base", []) == {}
-    assert records.find_among(store, "pool", ["0a"]) == {}
+    keys = records.keys_of(store, "base")
+    assert keys is None or keys == {entry.key for entry in store.list("artifacts/base/")}
+    for among in (keys, None):
+        found = records.find_among(store, "base", ["0d", "0b", "0a", "0b"], keys=among)
+        assert found == {"0b": made["0b"], "0a": made["0a"]}
+        assert records.find_among(store, "base", [], keys=among) == {}
+    assert records.find_among(store, "pool", ["0a"], keys=records.keys_of(store, "pool")) == {}
+
+
+def test_what_another_process_has_seen_is_known_here(store):
+    made = records.commit(store, "base", "0a", {"weights": WEIGHTS}, {})
+    records.commit(store, "unit", "0b", {}, {})
+    seen = records.seen(store, but={"unit"})
+    assert seen == ([] if store.local_path("a") else [made.to_json()])
+    records._known.clear()
+    for data in seen:
+        records.remember(store, data)
+    assert records.seen(store) == seen
+    assert records.find(store, "base", "0a") == made
 
 
 def damaged_record(**changes):
