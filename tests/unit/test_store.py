@@ -32,6 +32,7 @@ from teddy_ray.store import (
     tensors,
 )
 from teddy_ray.store.base import check_key
+from teddy_ray.store.sealed import seal
 
 WEIGHTS = b"weights" * 1000
 
@@ -445,7 +446,7 @@ def damaged_record(**changes):
         "created": "2026-01-01T00:00:00+00:00",
         "format": 1,
     }
-    return json.dumps({**plain, **changes}).encode()
+    return seal({**plain, **changes})
 
 
 @pytest.mark.parametrize(
@@ -455,6 +456,7 @@ def damaged_record(**changes):
         b"\xff\xfe",
         b"[]",
         damaged_record()[:-5],
+        damaged_record().replace(b"2026", b"2027"),
         damaged_record(format=2),
         damaged_record(extra=1),
         damaged_record(stage="pool"),
