@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pyarrow.parquet as pq
 import pytest
-from conftest import COMMAND, PUBLIC_ENDPOINT, ROOT, SMALL, run, settings_of
+from on_cluster import COMMAND, PUBLIC_ENDPOINT, ROOT, SMALL, run, settings_of
 
 pytestmark = pytest.mark.timeout(900)
 DIGITS = {**SMALL, "distill.ipc": 4}
