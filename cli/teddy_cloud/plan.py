@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 NOT_COUNTED = (
-    "not in it: starting pods, reading and writing the store, decoding images, the labels' views, and whatever has to be"
-    " done twice; what the store has already costs nothing"
+    "not in it: starting pods, reading and writing the store, decoding images, the labels' views, and whatever has to"
+    " be done twice; what the store has already costs nothing"
 )
 
 
