@@ -67,10 +67,10 @@ def pause(run: RunArgument, *, context: ContextOption = None, namespace: Namespa
         raise UserError(f"{name} has no RayJob in {cluster.where}, so there is nothing to pause")
     state = _state(place, name, rayjob)
     if state.phase.is_terminal or state.phase is Phase.paused:
-        raise UserError(f"{name} is {state.phase}: only a run that has not ended can be paused")
+        raise UserError(f"{name} is {state.phase} already, so there is nothing to pause")
     if queue := (rayjob["metadata"].get("labels") or {}).get(QUEUE_LABEL):
         raise UserError(
-            f"{name} is in the queue {queue}, which decides by itself what runs: teddy-cloud cancel {name}, later resume"
+            f"{name} is in the queue {queue}, which decides itself what runs: cancel it, and resume it later"
         )
     cluster.patch(name, {"spec": {"suspend": True}})
     typer.echo(f"{name} is paused: what it has finished is kept; go on with: teddy-cloud resume {name}")
@@ -149,7 +149,11 @@ def delete(
     # The spec is what makes it a run: gone first, so that a run that is half there is not taken for one.
     for key in sorted(keys, key=lambda key: not key.endswith("/spec.json")):
         place.store.delete(key)
-    kept = "; `teddy-cloud gc` removes the artifacts that no other run needs" if results else f"; {_kept(place)}"
+    kept = (
+        "; `teddy-cloud gc` removes the artifacts that no other run needs"
+        if results
+        else "; what it left in the store is kept"
+    )
     typer.echo(f"{name} is deleted: {' and '.join(parts)}{kept}")
 
 
@@ -268,7 +272,3 @@ def _again(place: Place, run: str) -> str:
     store, _ = place.readable()
     begun = store is not None and store.head(f"runs/{run}/spec.json") is not None
     return f"; go on with: teddy-cloud resume {run}" if begun else ", which was nothing yet; submit it anew"
-
-
-def _kept(place: Place) -> str:
-    return "what it left in the store is kept"

@@ -20,7 +20,7 @@ def dashboard(
     namespace: NamespaceOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="This machine's port; 0 takes any that is free.")] = 8265,
 ) -> None:
-    """Open a way to the Ray dashboard of a run at work, on 127.0.0.1, until Ctrl-C. It asks for the namespace's token."""
+    """Open a way to a run's Ray dashboard, on 127.0.0.1, until Ctrl-C. It asks for the namespace's token."""
     from teddy_cloud.cluster.forward import Forwarder
     from teddy_cloud.cluster.settings import TOKEN_SECRET
     from teddy_cloud.control import DASHBOARD_PORT, head_pod, of_cluster

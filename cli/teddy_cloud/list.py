@@ -90,7 +90,8 @@ def _merged(rayjob: dict[str, Any], known: RunSummary | None) -> RunSummary:
 
     state = state_of(rayjob, StoreWord(known.state, known.message) if known else None)
     run = known or summary_of(rayjob)
-    return replace(run, state=str(state.phase), message="; ".join([*state.notes, run.message or state.message]))
+    why = run.message or (state.message if state.phase.exit_code in (1, 2) else "")
+    return replace(run, state=str(state.phase), message="; ".join(filter(None, [*state.notes, why])))
 
 
 def _check_states(given: Sequence[str]) -> None:

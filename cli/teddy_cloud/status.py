@@ -129,8 +129,7 @@ def _page(look: RunStatus | Look) -> Group:
     about = [_about(work)] if work else []
     head = _head(look.run, str(state.phase), "\n".join([*about, _machines(look)]).strip())
     parts: list[RenderableType] = [head, *([_stage_table(work.stages)] if work else [])]
-    own = work.message if work and state.phase == work.state else ""
-    for sentence in (*state.notes, *look.why, own or (state.message if not look.why else "")):
+    for sentence in (*state.notes, *look.why, *_ending(look)):
         parts += _lines(sentence)
     if look.trouble:
         parts += _lines(f"the store cannot be read from here, so the cluster's word counts: {look.trouble}")
@@ -142,7 +141,7 @@ def _head(run: str, state: str, about: str) -> Text:
 
     from teddy_cloud.screen import STATE_STYLES
 
-    return Text.assemble((run, "bold"), "  ", (state, STATE_STYLES[state]), f"\n{about}")
+    return Text.assemble((run, "bold"), "  ", (state, STATE_STYLES[state]), f"\n{about}" if about else "")
 
 
 def _about(found: RunStatus) -> str:
@@ -160,12 +159,22 @@ def _machines(look: Look) -> str:
     """``2 of 4 workers; cluster 2 of 4; 3 container restarts``."""
     from teddy_ray.report.text import count
 
-    parts = [f"{look.workers[0]} of {count(look.workers[1], 'worker')} ready"] if look.workers else []
+    at_work = look.workers is not None and not look.state.phase.is_terminal
+    parts = [f"{look.workers[0]} of {count(look.workers[1], 'worker')} ready"] if at_work and look.workers else []
     if look.state.attempt > 1:
         parts.append(f"Ray cluster {look.state.attempt} of at most {look.state.attempts}")
     if look.restarts:
         parts.append(count(look.restarts, "container restart"))
     return "; ".join(parts)
+
+
+def _ending(look: Look) -> list[str]:
+    """Why a run ended, in the run's own words if it left any, and how to go on with one that can."""
+    from teddy_cloud.cluster.state import Phase
+    from teddy_cloud.cluster.watch import told_message
+
+    on = look.state.phase in (Phase.paused, Phase.cancelled, Phase.stopped, Phase.failed)
+    return [*told_message(look), *([f"go on with: teddy-cloud resume {look.run}"] if on else [])]
 
 
 def _lines(text: str) -> list[RenderableType]:

@@ -18,6 +18,7 @@ from teddy_ray.errors import WorldError
 from teddy_ray.store import MissingKeyError, Store, records
 from teddy_ray.store.base import check_key
 from teddy_ray.store.records import File
+from teddy_ray.store.sealed import opened, seal
 
 GROUPS = {
     "images": ("dataset/",),
@@ -49,7 +50,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The same bytes for equal manifests."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        return seal(asdict(self))
 
     def only(self, groups: Iterable[str]) -> dict[str, File]:
         """The published files of these of GROUPS; all of them, where none is named."""
@@ -68,7 +69,7 @@ def key_of(run: str) -> str:
 def parse(data: bytes) -> Manifest:
     """What ``to_json`` wrote; ValueError says what is wrong with anything else."""
     try:
-        return _MANIFEST.validate_json(data)
+        return _MANIFEST.validate_json(json.dumps(opened(data)))
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"]) from error
 

@@ -180,10 +180,10 @@ def spec(store: Store, run: str) -> dict[str, Any]:
     return values
 
 
-def events(store: Store, run: str) -> list[list[Event]]:
-    """What every attempt has said."""
+def events(store: Store, run: str, *, known: dict[str, list[Event]] | None = None) -> list[list[Event]]:
+    """What every attempt has said; ``known`` as for status."""
     entries = attempts({entry.key.removeprefix(f"runs/{run}/"): entry for entry in store.list(f"runs/{run}/events/")})
-    known: dict[str, list[Event]] = {}
+    known = {} if known is None else known
     _read_events(store, {entry.key for attempt in entries for entry in attempt}, known)
     return [[event for entry in attempt for event in known[entry.key]] for attempt in entries]
 

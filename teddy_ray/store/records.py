@@ -27,6 +27,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from teddy_ray.errors import WorldError
 from teddy_ray.store import cache
 from teddy_ray.store.base import Entry, MissingKeyError, Store, check_key
+from teddy_ray.store.sealed import opened, seal
 
 _BLOCK = 16 << 20
 _PAGE = 1000
@@ -64,13 +65,13 @@ class Record:
 
     def to_json(self) -> bytes:
         """The same bytes for equal records."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False).encode()
+        return seal(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
         """What ``to_json`` wrote; ValueError says what is wrong with anything else."""
         try:
-            return _RECORD.validate_json(data)
+            return _RECORD.validate_json(json.dumps(opened(data)))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

@@ -13,6 +13,7 @@ The test makes the namespace teddy-chart, which must not be there, and removes i
 import base64
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -26,7 +27,7 @@ import pytest
 import yaml
 
 CHART = Path(__file__).parents[2] / "helm" / "teddy-cloud"
-NAMESPACE, OUTSIDE, RELEASE = "teddy-chart", "teddy-chart-outside", "teddy"
+NAMESPACE, OUTSIDE, RELEASE = "teddy-chart", "teddy-chart-outside", "teddy-chart-e2e"
 USER = "ada@example.com"
 ENDPOINT = os.environ.get("TEDDY_E2E_ENDPOINT") or os.environ.get("TEDDY_S3_ENDPOINT_CLUSTER", "")
 IMAGE = os.environ.get("TEDDY_E2E_IMAGE") or f"{os.environ.get('TEDDY_REGISTRY', '')}/teddy-cloud:dev"
@@ -54,12 +55,24 @@ CONTAINER_SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-# A task on the worker and the driver on the head both write to the store; then a counter, as our own metrics are.
-CODE = (
-    f"import ray; from teddy_ray.store.probe import main; from ray.util.metrics import Counter; ray.init();"
-    f"assert ray.get(ray.remote(num_cpus=1)(main).remote([{URI!r}])) == 0; assert main([{URI!r}]) == 0;"
-    f"counter = Counter('teddy_store_retries_total'); counter.inc(3); import time; time.sleep(12)"
-)
+# A task on the worker and the driver on the head both write to the store. A counter, as our own metrics are, lives on
+# in an actor when the job is done, since a process takes its metrics along.
+CODE = f"""
+import ray
+from ray.util.metrics import Counter
+from teddy_ray.store.probe import main
+
+@ray.remote(num_cpus=0.1)
+class Counting:
+    def count(self):
+        self.counter = Counter("teddy_store_retries_total")
+        self.counter.inc(3)
+
+ray.init(namespace="test")
+assert ray.get(ray.remote(num_cpus=0.5)(main).remote([{URI!r}])) == 0
+assert main([{URI!r}]) == 0
+ray.get(Counting.options(lifetime="detached", name="counting").remote().count.remote())
+"""
 
 
 def run(*command, check=True, text=None):
@@ -170,7 +183,7 @@ def made_namespace(name):
     run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def release():
     """The chart, installed in a namespace of its own."""
     try:
@@ -185,7 +198,7 @@ def release():
 
 
 @pytest.fixture(scope="module")
-def job(release):
+def job():
     """A RayJob that has succeeded, while its cluster still stands."""
     kubectl("create", "-f", "-", text=json.dumps(ray_job("policed")))
     end = time.monotonic() + 420
@@ -198,48 +211,62 @@ def job(release):
     said = kubectl("logs", "-l", "teddy-cloud/role=submitter", "--tail=60", check=False).stdout
     assert status.get("jobStatus") == "SUCCEEDED", f"{json.dumps(status)}\n{pods}\n{said}"
     yield status
-    kubectl("delete", "rayjob", "policed", "--timeout=120s")
+    kubectl("delete", "rayjob", "policed", "--timeout=120s", "--ignore-not-found")
+
+
+def address(role):
+    return kubectl("get", "pods", "-l", f"teddy-cloud/role={role}", "-o", "jsonpath={.items[0].status.podIP}").stdout
 
 
 @pytest.fixture(scope="module")
-def head(job):
+def head(job):  # noqa: ARG001 - the job's head
     """The head's address."""
-    found = kubectl("get", "pods", "-l", "teddy-cloud/role=head", "-o", "jsonpath={.items[0].status.podIP}")
-    return found.stdout.strip()
+    return address("head")
 
 
+# A pod's first seconds may pass before the network policies know of it.
 ASK = """
-import sys, urllib.error, urllib.request
-url, token = sys.argv[1:3]
-try:
+import sys, threading, time, urllib.error, urllib.request
+
+def ask(number, url):
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    answer = urllib.request.urlopen(request, timeout=8)
-    print("answered", answer.status, answer.read().decode()[:200000])
-except urllib.error.HTTPError as error:
-    print("answered", error.code)
-except OSError as error:
-    print("silence", error)
+    try:
+        answer = urllib.request.urlopen(request, timeout=8)
+        answers[number] = f"answered {answer.status} {answer.read().decode()!r}"
+    except urllib.error.HTTPError as error:
+        answers[number] = f"answered {error.code}"
+    except OSError as error:
+        answers[number] = f"silence {error}"
+
+time.sleep(5)
+token, *urls = sys.argv[1:]
+answers = [""] * len(urls)
+threads = [threading.Thread(target=ask, args=item) for item in enumerate(urls)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*answers, sep="\\n")
 """
 
 
-def ask(url, *, namespace=NAMESPACE, role=None, token=""):
-    """What a pod hears when it asks there. It waits until the policies know its address."""
-    wait = "import time; time.sleep(6)"
-    template = pod(role or "none", command=["python", "-c", wait + ASK, url, token], env=[])
+def ask(*urls, namespace=NAMESPACE, role=None, token=""):
+    """What a pod with this role, or a stranger, hears when it asks there: an answer a line."""
+    template = pod(role or "stranger", command=["python", "-c", ASK, token, *urls], env=[])
     if role is None:
         template["metadata"]["labels"] = {"app": "stranger"}
     template["spec"].pop("serviceAccountName")
     name = f"ask-{secrets.token_hex(3)}"
+    template["metadata"]["name"] = name
     body = {"apiVersion": "v1", "kind": "Pod", **template}
-    body["metadata"]["name"] = name
     kubectl("create", "-f", "-", namespace=namespace, text=json.dumps(body))
     try:
         kubectl(
             "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", namespace=namespace
         )
-        return kubectl("logs", name, namespace=namespace).stdout
+        answers = kubectl("logs", name, namespace=namespace).stdout.splitlines()
     finally:
         kubectl("delete", "pod", name, "--now", namespace=namespace)
+    assert len(answers) == len(urls), answers
+    return answers
 
 
 def may(right, user, namespace=NAMESPACE):
@@ -253,7 +280,7 @@ def token():
     return base64.b64decode(found).decode()
 
 
-def test_the_api_server_takes_everything_that_the_chart_can_make(release):
+def test_the_api_server_takes_everything_that_the_chart_can_make():
     """With all that can be on; kinds that this cluster lacks are left out, and only those of other projects may be."""
     groups = set(run("kubectl", "api-versions").stdout.split())
     full = helm("template", "full", str(CHART), "-f", str(CHART / "ci" / "full-values.yaml"), "--no-hooks").stdout
@@ -277,12 +304,12 @@ def test_the_api_server_takes_everything_that_the_chart_can_make(release):
     )
 
 
-def test_helm_test_writes_to_the_store_from_the_namespace(release):
+def test_helm_test_writes_to_the_store_from_the_namespace():
     said = helm("test", RELEASE, "--logs").stdout
     assert "takes writes" in said
 
 
-def test_helm_test_says_what_is_wrong_with_the_store(release):
+def test_helm_test_says_what_is_wrong_with_the_store():
     installed("upgrade", "--set", "store.uri=s3://teddy-no-such-bucket/runs")
     try:
         done = helm("test", RELEASE, "--logs", check=False)
@@ -293,7 +320,7 @@ def test_helm_test_says_what_is_wrong_with_the_store(release):
         installed("upgrade")
 
 
-def test_an_upgrade_keeps_the_token(release):
+def test_an_upgrade_keeps_the_token():
     before = token()
     assert len(before) >= 32
     installed("upgrade", "--set", "job.retries=1")
@@ -305,12 +332,13 @@ def test_an_upgrade_keeps_the_token(release):
 @pytest.mark.parametrize(
     "right",
     [
-        "create rayjobs.ray.io", "patch rayjobs.ray.io", "delete rayjobs.ray.io", "watch rayclusters.ray.io", "list pods",
-        "get pods --subresource=log", "create pods --subresource=portforward", "list events", "list jobs.batch", "list resourcequotas",
-        "list localqueues.kueue.x-k8s.io", "get secrets/teddy-cloud-ray-token", "get configmaps/teddy-cloud",
+        "create rayjobs.ray.io", "patch rayjobs.ray.io", "delete rayjobs.ray.io", "watch rayclusters.ray.io",
+        "list pods", "get pods --subresource=log", "create pods --subresource=portforward", "list events",
+        "list jobs.batch", "list resourcequotas",
+        "get secrets/teddy-cloud-ray-token", "get configmaps/teddy-cloud",
     ],
 )  # fmt: skip
-def test_a_user_may(release, right):
+def test_a_user_may(right):
     assert may(right, USER)
     assert not may(right, USER, namespace=OUTSIDE)
 
@@ -324,33 +352,41 @@ def test_a_user_may(release, right):
         "create serviceaccounts --subresource=token",
     ],
 )  # fmt: skip
-def test_a_user_may_not(release, right):
+def test_a_user_may_not(right):
     assert not may(right, USER)
 
 
-def test_the_workload_may_do_nothing(release):
+def test_the_workload_may_do_nothing():
     account = f"system:serviceaccount:{NAMESPACE}:teddy-cloud"
     for right in ("list pods", "get secrets", "create rayjobs.ray.io", "get configmaps", "create pods", "list nodes"):
         assert not may(right, account), right
 
 
-def test_a_run_works_with_the_policies_in_force(job):
+@pytest.mark.usefixtures("job")
+def test_a_run_works_with_the_policies_in_force():
     said = kubectl("logs", "-l", "teddy-cloud/role=submitter", "--tail=-1").stdout
     assert "takes writes" in said
 
 
+def silent(answers):
+    return all(answer.startswith("silence") for answer in answers)
+
+
 def test_nobody_else_reaches_the_head(head):
-    assert "silence" in ask(f"http://{head}:8265/api/version", namespace=OUTSIDE)
-    assert "silence" in ask(f"http://{head}:8265/api/version")
-    assert "silence" in ask(f"http://{head}:8080/metrics", namespace=OUTSIDE)
+    ports = [f"http://{head}:{port}/" for port in (8265, 6379, 8080, 10001)]
+    assert silent(ask(*ports, namespace=OUTSIDE))
+    assert silent(ask(*ports))
 
 
 def test_the_dashboard_wants_the_token(head):
-    assert "answered 401" in ask(f"http://{head}:8265/api/jobs/", role="submitter")
-    assert "answered 200" in ask(f"http://{head}:8265/api/jobs/", role="submitter", token=token())
+    url = f"http://{head}:8265/api/jobs/"
+    assert ask(url, role="submitter") == ["answered 401"]
+    (answer,) = ask(url, role="submitter", token=token())
+    assert answer.startswith("answered 200")
 
 
-def test_a_user_sees_the_dashboard_through_a_tunnel_with_the_token(job):
+@pytest.mark.usefixtures("job")
+def test_a_user_sees_the_dashboard_through_a_tunnel_with_the_token():
     name = kubectl("get", "pods", "-l", "teddy-cloud/role=head", "-o", "name").stdout.strip()
     tunnel = ["kubectl", "-n", NAMESPACE, f"--as={USER}", "port-forward", name, ":8265"]
     with subprocess.Popen(tunnel, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as forward:
@@ -366,20 +402,19 @@ def test_a_user_sees_the_dashboard_through_a_tunnel_with_the_token(job):
             forward.terminate()
 
 
-def test_metrics_come_under_the_dashboards_names(job):
-    """Ray's prefix and nothing else: what the Grafana dashboard asks for."""
-    address = kubectl("get", "pods", "-l", "teddy-cloud/role=head", "-o", "jsonpath={.items[0].status.podIP}").stdout
-    assert "ray_teddy_store_retries_total" in ask(f"http://{address}:8080/metrics", role="worker")
-
-
-def test_pods_of_a_run_reach_nothing_else(head):
-    """Their way out is DNS and the store's port: not the API server, nor a stranger in their own namespace."""
+def test_pods_of_a_run_reach_ray_and_little_else(head):
+    """Metrics come under Ray's prefix, as the Grafana dashboard asks for them; the API server does not answer."""
     server = kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}", namespace="default").stdout
-    assert "silence" in ask(f"https://{server}/version", role="worker")
-    assert "silence" in ask(f"http://{head}:8080/metrics", role="submitter")
+    worker = address("worker")
+    metrics = [f"http://{worker}:8080/metrics", f"http://{head}:8080/metrics"]
+    found, _, api = ask(*metrics, f"https://{server}/version", role="worker")
+    assert re.search(r"nray_teddy_store_retries_total{[^}]*} 3.0", found), found[:2000]
+    assert silent([api])
+    assert silent(ask(*metrics, role="submitter"))
 
 
-def test_a_drain_does_not_evict_the_head(job):
+@pytest.mark.usefixtures("job")
+def test_a_drain_does_not_evict_the_head():
     name = kubectl("get", "pods", "-l", "teddy-cloud/role=head", "-o", "name").stdout.strip().removeprefix("pod/")
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
@@ -388,14 +423,22 @@ def test_a_drain_does_not_evict_the_head(job):
     assert "disruption budget" in done.stderr
 
 
-def test_uninstall_leaves_nothing_behind(release):
-    kubectl("delete", "rayjob", "--all", "--timeout=120s")
+def kinds(scope):
+    listed = run("kubectl", "api-resources", "--verbs=list", scope, "-o", "name").stdout.split()
+    return [kind for kind in listed if not kind.startswith("events")]
+
+
+def names(listed):
+    return listed.stdout.split()
+
+
+def test_uninstall_leaves_nothing_behind():
+    """In the namespace is what was there before; of the cluster's own kinds, nothing has the release's label."""
+    kubectl("delete", "rayjob", "--all", "--cascade=foreground", "--timeout=120s")
     helm("uninstall", RELEASE, "--wait")
-    kinds = run("kubectl", "api-resources", "--verbs=list", "-o", "name").stdout.split()
-    left = []
-    for kind in kinds:
-        if kind not in {"events", "events.events.k8s.io"}:
-            left += run(
-                "kubectl", "get", kind, "-A", "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name", check=False
-            ).stdout.split()
-    assert left == []
+    own = kinds("--namespaced=true")
+    left = {name for kind in own for name in names(kubectl("get", kind, "-o", "name", check=False))}
+    assert left == {"configmap/kube-root-ca.crt", "secret/teddy-cloud-s3", "serviceaccount/default"}
+    label = f"app.kubernetes.io/instance={RELEASE}"
+    found = [run("kubectl", "get", kind, "-l", label, "-o", "name") for kind in kinds("--namespaced=false")]
+    assert not [name for listed in found for name in names(listed)]

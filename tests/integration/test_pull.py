@@ -149,6 +149,18 @@ def test_the_remedy_that_a_mismatch_names_works(copied, teddy_cloud, tmp_path):
     assert copied.call("pull", copied.run, tmp_path / "out")[0] == 0
 
 
+def test_an_artifact_made_anew_gets_its_run_a_new_manifest(copied, teddy_cloud, tmp_path):
+    manifest = copied.store / "runs" / copied.run / "manifest.json"
+    before = manifest.read_bytes()
+    (labels,) = [key for key in json.loads(before)["files"] if key.startswith("labels/")]
+    copied.path(labels).write_bytes(b"damaged")
+    for record in (copied.store / "artifacts" / "labels").glob("*/record.json"):
+        record.unlink()
+    teddy_cloud.results(copied.store, "compute.executor=inline")
+    assert manifest.read_bytes() != before  # the records are others: they say when
+    assert copied.call("pull", copied.run, tmp_path / "out")[0] == 0
+
+
 def test_gc_leaves_what_a_finished_run_needs_and_removes_the_rest(copied, teddy_cloud, reference, tmp_path):
     artifacts = copied.store / "artifacts"
     junk = [artifacts / "unit" / ("f" * 64) / "resume", artifacts / "base" / "~0123456789abcdef"]

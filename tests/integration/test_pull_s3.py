@@ -1,16 +1,23 @@
 """The same commands, with the run in S3: a copy of the tiny run there, and nothing of it here."""
 
 import json
+import random
+import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from teddy_ray.pipeline import garbage
-from teddy_ray.store import open_store
+from teddy_ray.errors import WorldError
+from teddy_ray.pipeline import garbage, pull
+from teddy_ray.pipeline import manifest as manifests
+from teddy_ray.store import open_store, records
 
 COMMAND = Path(sys.executable).with_name("teddy-cloud")
+STAGES = ("data", "checkpoint", "base", "member", "unit", "images", "labels", "student", "report")
+PUBLISHED = {"dataset", "labels", "report", "results.json", "spec.json"}
 pytestmark = pytest.mark.usefixtures("s3_settings")
 
 
@@ -66,6 +73,37 @@ def test_a_pull_from_s3_goes_on_in_the_middle_of_a_file(store, reference, tmp_pa
     sizes = [path.stat().st_size for path in (tmp_path / "pool").iterdir()]
     assert float(out.split(", ")[-1].split()[0]) * 1e6 == pytest.approx(sum(sizes) - len(half), abs=1e5)
     assert not part.exists()
+
+
+def test_a_flipped_bit_in_any_file_is_found_by_name(store, reference, another_machine, tmp_path):
+    run, dice = reference.folder.name, random.Random(7)
+    found = {record.digest: record for stage in STAGES for record in records.find_all(store, stage)}
+    manifest = manifests.load(store, run)
+    published = {file.key: name for name, file in manifest.files.items() if file.key.startswith("runs/")}
+    files = {file.key: file for record in found.values() for file in record.files.values()}
+    rest = {f"artifacts/{record.stage}/{record.digest}/record.json" for record in found.values()}
+    rest.add(f"runs/{run}/manifest.json")
+    assert {entry.key for entry in store.list("artifacts/")} <= {*files, *rest}
+
+    def look(key):
+        """As a stage does, or ``pull``."""
+        if key in files:
+            records.read(store, files[key])
+        elif key.startswith("runs/"):
+            pull.pull(store, run, tmp_path / secrets.token_hex(4))
+        else:
+            records.find(store, *key.split("/")[1:3])
+
+    for key in (*published, *files, *rest):
+        data = bytearray(right := store.get(key))
+        data[dice.randrange(len(data))] ^= 1
+        store.put_bytes(key, bytes(data))
+        another_machine()
+        records._known.clear()
+        with pytest.raises(WorldError, match=re.escape(f"{store.uri}/{key}")):
+            look(key)
+        store.put_bytes(key, right)
+    assert {name.split("/")[0] for name in published.values()} == PUBLISHED
 
 
 @pytest.mark.parametrize("name", ["results.json", "dataset/README.md"])

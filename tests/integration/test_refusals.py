@@ -3,9 +3,17 @@
 import re
 import shutil
 import subprocess
+import tomllib
 
 import pytest
+import torch
 from PIL import Image
+
+from teddy_ray.errors import WorldError
+from teddy_ray.method.synthesis import Synthesis
+from teddy_ray.pipeline import driver
+from teddy_ray.spec import resolve
+from teddy_ray.store import open_store
 
 
 @pytest.fixture
@@ -77,6 +85,25 @@ def test_a_loss_that_is_no_number_ends_the_run(teddy_cloud, reference, store, ca
     assert_failed(teddy_cloud.run(store, "compute.executor=inline", setting), reason)
     assert not artifacts.records(stage)
     assert not list(store.glob("runs/*/manifest.json"))
+
+
+def test_a_unit_whose_loss_becomes_no_number_keeps_no_state_to_go_on_from(teddy_cloud, reference, store, monkeypatch):
+    artifacts, seen = reference.copy_until("unit", store), []
+
+    def spoilt(synthesis):
+        seen.append(artifacts.checkpoint("unit"))
+        loss = step(synthesis)
+        return loss if synthesis.iteration < 50 else type(loss)(*(part * torch.nan for part in loss))
+
+    step = Synthesis.step
+    monkeypatch.setattr(Synthesis, "step", spoilt)
+    values = tomllib.loads(teddy_cloud.spec.read_text())
+    overrides = {"compute.executor": "inline", "distill.checkpoint_seconds": 1e-6}
+    tiny = resolve(values.pop("recipe"), values, overrides)
+    with pytest.raises(WorldError, match="nothing of this unit was kept"):
+        driver.run(tiny, open_store(str(store)), emit=lambda _: None)
+    assert seen[-1]
+    assert not artifacts.checkpoint("unit")
 
 
 def test_a_loss_that_is_no_number_ends_a_ray_run(teddy_cloud, reference, store):

@@ -105,6 +105,8 @@ def test_a_killed_run_goes_on_in_the_middle_of_a_unit(teddy_cloud, reference, st
     assert contents(kept) == kept
     assert 0 < iteration < first_progress(results, "distill")
     assert not artifacts.checkpoint("unit")
+    sheets = [Path(folder, "contact-sheet.png").read_bytes() for folder in (results["folder"], reference.folder)]
+    assert sheets[0] == sheets[1]  # the units of the first attempt are on it too
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

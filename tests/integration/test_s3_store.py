@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 
 from teddy_cloud import app
 from teddy_ray.errors import UserError, WorldError
-from teddy_ray.store import bucket, cache, open_store, records, s3_client, tensors
+from teddy_ray.pipeline import garbage
+from teddy_ray.store import arrow, bucket, cache, open_store, records, s3_client, tensors
 from teddy_ray.store.probe import refuse_unsafe
 
 ROOT = Path(__file__).parents[2]
@@ -224,6 +226,71 @@ def test_a_forked_process_has_a_client_of_its_own(s3_uri):
         os._exit(0 if store.get("a") == b"1" and not same else 1)
     assert store.get("a") == b"1"
     assert os.waitpid(child, 0)[1] == 0
+
+
+# --- what is lent to other libraries
+
+
+def listed(server, uri):
+    """Everything below an address, be it a key of ours or not."""
+    answer = server.client().list_objects_v2(Bucket=server.bucket, Prefix=uri.rpartition("/")[2])
+    return [item["Key"] for item in answer.get("Contents", [])]
+
+
+def test_pyarrow_writes_where_boto3_does_and_nothing_stays(s3_server, s3_uri):
+    with arrow.lent(open_store(s3_uri), "ray-train/a/b") as (files, path):
+        files.create_dir(f"{path}/train")
+        with files.open_output_stream(f"{path}/train/.marker") as stream:
+            stream.write(b"1")
+        assert [key.partition("/")[2] for key in listed(s3_server, s3_uri)] == ["ray-train/a/b/train/.marker"]
+    assert listed(s3_server, s3_uri) == []
+
+
+def test_no_key_is_in_what_travels_to_another_process(s3_uri):
+    with arrow.lent(open_store(s3_uri), "ray-train/a/b") as (files, path):
+        travelling = pickle.dumps(files)
+        assert b"teddy-secret" not in travelling
+        assert b"teddy-secret" in pickle.dumps(pyarrow.fs.S3FileSystem(secret_key="teddy-secret", access_key="a"))
+        with pickle.loads(travelling).open_output_stream(f"{path}/a") as stream:
+            stream.write(b"1")
+        assert open_store(s3_uri).get("ray-train/a/b/a") == b"1"
+
+
+def test_pyarrow_is_set_up_by_a_profile_too(s3_server, s3_uri, s3_settings, tmp_path):
+    access, secret = s3_server.keys
+    (tmp_path / "credentials").write_text(f"[mine]\naws_access_key_id={access}\naws_secret_access_key={secret}\n")
+    (tmp_path / "config").write_text(f"[profile mine]\nendpoint_url={s3_server.endpoint}\nregion=us-east-1\n")
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
+    s3_settings(
+        **dict.fromkeys(names),
+        AWS_PROFILE="mine",
+        AWS_CONFIG_FILE=str(tmp_path / "config"),
+        AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "credentials"),
+    )
+    with arrow.lent(open_store(s3_uri), "ray-train/a/b") as (files, path):
+        with files.open_output_stream(f"{path}/a") as stream:
+            stream.write(b"1")
+        assert open_store(s3_uri).get("ray-train/a/b/a") == b"1"
+
+
+@pytest.mark.parametrize(("method", "frozen"), [("env", True), ("assume-role-with-web-identity", False)])
+@pytest.mark.usefixtures("s3_uri")
+def test_a_pods_role_is_left_to_pyarrow_which_renews_it(monkeypatch, method, frozen):
+    session = s3_client.connection().session
+    found = session.get_credentials()
+    monkeypatch.setattr(found, "method", method)
+    monkeypatch.setattr(session, "get_credentials", lambda: found)
+    assert ("secret_key" in arrow.settings()) == frozen
+
+
+def test_what_a_killed_trainer_leaves_is_for_gc(s3_server, s3_uri):
+    store = open_store(s3_uri)
+    store.put_bytes("ray-train/a/b/.marker", b"1")
+    assert garbage.find(store, older_than=3600.0).all == []
+    found = garbage.find(store, older_than=-60.0)
+    assert [left.key for left in found.leftovers] == ["ray-train/a/b/.marker"]
+    garbage.remove(store, found)
+    assert listed(s3_server, s3_uri) == []
 
 
 # --- the probe

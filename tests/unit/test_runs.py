@@ -9,6 +9,7 @@ import pytest
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline import comparison, garbage, manifest, runs
 from teddy_ray.store import records
+from teddy_ray.store.sealed import opened, seal
 
 DAY = 86400.0
 START = {"kind": "stage_started", "done": 1, "total": 4}
@@ -200,9 +201,9 @@ def test_who_asks_again_reads_only_what_is_new(made_up, monkeypatch):
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/../../b", "a b", ""])
 def test_a_manifest_does_not_lead_elsewhere(made_up, name):
     made_up.finished("a")
-    values = json.loads(made_up.store.get("runs/a/manifest.json"))
+    values = opened(made_up.store.get("runs/a/manifest.json"))
     for change in ({"files": {**values["files"], name: values["files"]["results.json"]}}, {"records": [name]}):
-        made_up.store.put_bytes("runs/a/manifest.json", json.dumps({**values, **change}).encode())
+        made_up.store.put_bytes("runs/a/manifest.json", seal({**values, **change}))
         with pytest.raises(WorldError, match=r"the manifest .*runs/a/manifest\.json is damaged.*bad key"):
             manifest.load(made_up.store, "a")
 

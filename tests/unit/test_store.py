@@ -32,6 +32,7 @@ from teddy_ray.store import (
     tensors,
 )
 from teddy_ray.store.base import check_key
+from teddy_ray.store.sealed import seal
 
 WEIGHTS = b"weights" * 1000
 
@@ -415,9 +416,25 @@ def test_path_reads_the_bytes_once_and_again_when_they_may_have_changed(folder, 
 def test_what_is_made_among_many_is_found(store, monkeypatch, page):
     monkeypatch.setattr(records, "_PAGE", page)
     made = {digest: records.commit(store, "base", digest, {"weights": WEIGHTS}, {}) for digest in ("0a", "0b", "0c")}
-    assert records.find_among(store, "base", ["0d", "0b", "0a", "0b"]) == {"0b": made["0b"], "0a": made["0a"]}
-    assert records.find_among(store, "base", []) == {}
-    assert records.find_among(store, "pool", ["0a"]) == {}
+    keys = records.keys_of(store, "base")
+    assert keys is None or keys == {entry.key for entry in store.list("artifacts/base/")}
+    for among in (keys, None):
+        found = records.find_among(store, "base", ["0d", "0b", "0a", "0b"], keys=among)
+        assert found == {"0b": made["0b"], "0a": made["0a"]}
+        assert records.find_among(store, "base", [], keys=among) == {}
+    assert records.find_among(store, "pool", ["0a"], keys=records.keys_of(store, "pool")) == {}
+
+
+def test_what_another_process_has_seen_is_known_here(store):
+    made = records.commit(store, "base", "0a", {"weights": WEIGHTS}, {})
+    records.commit(store, "unit", "0b", {}, {})
+    seen = records.seen(store, but={"unit"})
+    assert seen == ([] if store.local_path("a") else [made.to_json()])
+    records._known.clear()
+    for data in seen:
+        records.remember(store, data)
+    assert records.seen(store) == seen
+    assert records.find(store, "base", "0a") == made
 
 
 def damaged_record(**changes):
@@ -429,7 +446,7 @@ def damaged_record(**changes):
         "created": "2026-01-01T00:00:00+00:00",
         "format": 1,
     }
-    return json.dumps({**plain, **changes}).encode()
+    return seal({**plain, **changes})
 
 
 @pytest.mark.parametrize(
@@ -439,6 +456,7 @@ def damaged_record(**changes):
         b"\xff\xfe",
         b"[]",
         damaged_record()[:-5],
+        damaged_record().replace(b"2026", b"2027"),
         damaged_record(format=2),
         damaged_record(extra=1),
         damaged_record(stage="pool"),

@@ -122,9 +122,8 @@ class Cluster:
 
     def events(self, run: str) -> Jsons:
         """Of the RayJob, its RayClusters, its submitter and its pods, gone ones too; the oldest first."""
-        known = _names_of(run)
         found = self.items(self._core("events"), doing="list events")
-        return sorted((event for event in found if _is_about(event, known)), key=_moment)
+        return sorted((event for event in found if _is_about(event, run)), key=_moment)
 
     def raycluster(self, name: str) -> Json | None:
         """A RayCluster, or None where it is gone."""
@@ -225,7 +224,7 @@ class Cluster:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
-        read_seconds: float = READ_SECONDS,
+        read_seconds: float | None = None,
         preload: bool = True,
     ) -> Any:
         import urllib3
@@ -238,7 +237,7 @@ class Cluster:
                 method, url,
                 headers=headers,
                 body=None if body is None else json.dumps(body),
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds or READ_SECONDS),
                 retries=_retries(),
                 preload_content=preload,
             )  # fmt: skip
@@ -313,14 +312,14 @@ def _reason(error: Any) -> str:
     return " ".join(text.split())[-200:]
 
 
-def _names_of(run: str) -> re.Pattern[str]:
-    """A run's RayJob and submitter Job are called like it; KubeRay puts five characters behind for each RayCluster."""
-    return re.compile(rf"{re.escape(run)}(-[a-z0-9]{{5}}(-.*)?)?")
-
-
-def _is_about(event: Json, known: re.Pattern[str]) -> bool:
+def _is_about(event: Json, run: str) -> bool:
+    """A RayJob and its submitter Job are called like the run; RayClusters and pods have five characters more behind."""
     about = event.get("involvedObject") or {}
-    return about.get("kind") in ("RayJob", "RayCluster", "Job", "Pod") and bool(known.fullmatch(about.get("name", "")))
+    kind, name = about.get("kind"), about.get("name", "")
+    if kind in ("RayJob", "Job"):
+        return bool(name == run)
+    made = rf"{re.escape(run)}-[a-z0-9]{{5}}" + ("(-.*)?" if kind == "Pod" else "")
+    return kind in ("RayCluster", "Pod") and re.fullmatch(made, name) is not None
 
 
 def _moment(event: Json) -> str:

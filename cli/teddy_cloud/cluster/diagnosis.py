@@ -22,6 +22,8 @@ Json = Mapping[str, Any]
 
 UNTOUCHED_SECONDS = 30.0
 """The operator answers a new RayJob at once; one that it left alone for this long has no operator."""
+UNREACHED_SECONDS = 90.0
+"""A worker finds a head that is ready within seconds; one that looks for it this long is kept from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def diagnose(found: Situation, *, now: float | None = None) -> list[str]:
     if found.rayjob is None:
         return []
     sentences = [*_of_rayjob(found.rayjob, now), *_of_queue(found)]
-    sentences += [*_of_raycluster(found), *_of_submitter(found), *_of_pods(found)]
+    sentences += [*_of_raycluster(found), *_of_submitter(found), *_of_pods(found), *_of_the_way(found, now)]
     return list(dict.fromkeys(sentences))
 
 
@@ -177,6 +179,26 @@ def _of_pod(pod: Json, events: Sequence[Json]) -> Iterator[str]:
         yield from _of_container(container, pod)
     if status.get("phase") == "Pending":
         yield from _of_mounts(events)
+
+
+def _of_the_way(found: Situation, now: float | None) -> Iterator[str]:
+    """Workers that wait for a head which is there: KubeRay lets them wait in silence."""
+    if now is None or not any(_role(pod) == "head" and _is_ready(pod) for pod in found.pods):
+        return
+    waiting = [
+        started
+        for pod in found.pods
+        for container in (pod.get("status") or {}).get("initContainerStatuses") or []
+        if container.get("name") == "wait-gcs-ready"
+        and (started := ((container.get("state") or {}).get("running") or {}).get("startedAt"))
+        and now - _unix(started, now) > UNREACHED_SECONDS
+    ]
+    if waiting:
+        subject = f"{len(waiting)} worker pods do" if len(waiting) > 1 else "worker pod does"
+        yield (
+            f"{subject} not reach the head, which is ready: do a NetworkPolicy or the cluster's DNS keep them from it? The"
+            " log of their container wait-gcs-ready says more"
+        )
 
 
 _DISRUPTIONS = {

@@ -94,8 +94,11 @@ def admission(said: str) -> str | None:
 def _not_found(found: dict[str, Any] | None, said: str, doing: str, where: str) -> UserError:
     if found is None or not found.get("details", {}).get("name"):
         # An unknown API is answered by the server's router, in plain text; an unknown object by its storage.
-        kind = "KubeRay is not installed in this cluster" if "ray" in doing else "this cluster lacks that API"
-        return NotInstalledError(f"cannot {doing}: {kind} (404); its administrator installs KubeRay 1.6 or later")
+        if "Ray" in doing or "rayjobs" in doing:
+            return NotInstalledError(
+                f"cannot {doing}: KubeRay is not installed in this cluster; its administrator installs 1.6 or later"
+            )
+        return NotInstalledError(f"cannot {doing}: this cluster has no such API (404)")
     return NotFoundError(f"cannot {doing} in {where}: {said}")
 
 

@@ -126,11 +126,11 @@ def told_lines(seen: Look) -> list[str]:
 
 
 def told_message(seen: Look) -> list[str]:
-    """Why a run ended as it did: the run's own word, which says more than the cluster's about the same."""
+    """Why a run failed: in its own words, which say more than the cluster's, unless it had no time for any."""
     if seen.state.phase not in (Phase.failed, Phase.unreadable):
         return []
     own = seen.work.message if seen.work else ""
-    return (own or seen.state.message).splitlines()
+    return (own or ("" if seen.why else seen.state.message)).splitlines()
 
 
 def _stage(work: RunStatus | None) -> str:
