@@ -53,7 +53,7 @@ class Speed:
         which = self.name if self.known else f"an {self.name} (no known GPU type was given)"
         return (
             f"assumed, not measured: {which} sustains {self.flops_per_second / 1e12:,.1f} TFLOP/s ({UTILISATION:.0%} of"
-            f" its peak), and a step takes at least {LEAST_STEP_SECONDS * 1000:.0f} ms; views are not in it"
+            f" its peak), and a step takes at least {LEAST_STEP_SECONDS * 1000:.0f} ms, its views are free"
         )
 
 

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from teddy_ray.spec import Spec
 
 HOUR = 3600.0
-NOT_COUNTED = "not in it: starting pods, reading and writing the store, decoding images, and whatever has to be done twice; what the store has already costs nothing"
+NOT_COUNTED = (
+    "not in it: starting pods, reading and writing the store, decoding images, the labels' views, and whatever has to"
+    " be done twice; what the store has already costs nothing"
+)
 
 
 def plan(
@@ -166,9 +169,7 @@ def _costs(
     from teddy_ray.pipeline import estimate as estimates
 
     if not gpus:
-        return estimates.cpu_costs(
-            asked, todo, facts
-        ), "a step of each kind, with its views, was timed just now on this machine's CPU"
+        return estimates.cpu_costs(asked, todo, facts), "a step of each kind was timed just now on this machine's CPU"
     speed = speed_of(settings.worker.gpu_type)
     return estimates.gpu_costs(todo, facts, speed.seconds), speed.told
 

@@ -397,7 +397,7 @@ def test_any_spec_survives_the_way_to_the_driver(odd):
 def test_the_entrypoint_is_the_runs_address_and_nothing_else(many):
     for asked, given, manifest in many:
         words = shlex.split(manifest["spec"]["entrypoint"])
-        assert words == ["python", "-m", "teddy_ray.pipeline", f"{given.store.uri.rstrip('/')}/runs/{asked.run}"]
+        assert words == ["teddy-cloud", "drive", f"{given.store.uri.rstrip('/')}/runs/{asked.run}"]
         # Two shells read it, so no character may mean anything to either.
         assert re.fullmatch(r"[A-Za-z0-9 ._/:@+=,-]+", manifest["spec"]["entrypoint"])
 
