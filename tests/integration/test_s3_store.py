@@ -16,6 +16,7 @@ from teddy_cloud import app
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline import garbage
 from teddy_ray.store import arrow, bucket, cache, open_store, records, s3_client, tensors
+from teddy_ray.store.probe import main as probe
 from teddy_ray.store.probe import refuse_unsafe
 
 ROOT = Path(__file__).parents[2]
@@ -315,6 +316,19 @@ def test_a_server_that_ignores_conditions_is_refused(s3_uri, s3_through):
 def test_a_folder_needs_no_probe(tmp_path):
     assert refuse_unsafe(open_store(str(tmp_path / "store")), allow_unsafe=False) is None
     assert not (tmp_path / "store").exists()
+
+
+def test_the_probe_as_a_command_says_in_a_sentence_what_it_found(s3_uri, capsys, tmp_path):
+    assert probe([s3_uri]) == 0
+    assert f"{s3_uri} takes writes" in capsys.readouterr().out
+    assert not list(open_store(s3_uri).list("probe/"))
+    for arguments, said in (
+        (["s3://teddy-no-such-bucket/runs"], "there is no bucket teddy-no-such-bucket"),
+        ([str(tmp_path)], "is a folder"),
+        ([], "give one store"),
+    ):
+        assert probe(arguments) == 2
+        assert said in capsys.readouterr().err
 
 
 # --- what is wrong, in a sentence
