@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,7 +24,7 @@ from teddy_cloud.cluster.api import Cluster
 from teddy_cloud.cluster.render import Job, render
 from teddy_ray.spec import Spec
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 IMAGE = os.environ.get("TEDDY_E2E_IMAGE", "localhost:5000/teddy-cloud:dev")
 CODE = "import sys; sys.argv[0] = 'teddy-cloud'; from teddy_cloud.app import main; main()"
@@ -88,7 +89,7 @@ def submitted(cluster: Cluster, run: str, *, entrypoint: str = TALKS, image: str
     cluster.create(manifest)
 
 
-def until(found, seconds: float = 180.0):
+def until(found, seconds: float = 300.0):
     """What ``found()`` gives, once it is something."""
     end = time.monotonic() + seconds
     while not (value := found()):
@@ -110,7 +111,7 @@ def pods(cluster: Cluster, run: str) -> list:
 def test_a_run_is_watched_stopped_gone_on_with_paused_and_deleted(cluster, tc, tmp_path):
     submitted(cluster, "talks")
     follow = [sys.executable, "-c", CODE, "logs", "talks", "-f", "--namespace", cluster.namespace]
-    with (tmp_path / "followed").open("w+") as out, subprocess.Popen(follow, stdout=out) as following:
+    with (tmp_path / "followed").open("w") as out, _ended(subprocess.Popen(follow, stdout=out)) as following:
         until(lambda: state(tc, "talks")["state"] == "running")
         until(lambda: "said 2" in (tmp_path / "followed").read_text())
         seen = state(tc, "talks")
@@ -138,19 +139,26 @@ def test_a_run_is_watched_stopped_gone_on_with_paused_and_deleted(cluster, tc, t
     until(lambda: not cluster.pods("talks"))
 
 
+@contextmanager
+def _ended(process: subprocess.Popen):
+    """A process that does not outlive the test that failed."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _dashboard_answers_the_token_alone(cluster: Cluster) -> None:
     command = [sys.executable, "-c", CODE, "dashboard", "talks", "--port", "0", "--namespace", cluster.namespace]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
-        try:
-            url = forwarding.stdout.readline().strip()
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(f"{url}/api/jobs/")
-            assert refused.value.code == 401
-            asked = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {cluster.token()}"})
-            with urllib.request.urlopen(asked) as answer:
-                assert len(json.load(answer)) == 1
-        finally:
-            forwarding.terminate()
+    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as forwarding:
+        url = forwarding.stdout.readline().strip()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}/api/jobs/")
+        assert refused.value.code == 401
+        asked = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {cluster.token()}"})
+        with urllib.request.urlopen(asked) as answer:
+            assert len(json.load(answer)) == 1
 
 
 def test_an_image_that_is_not_there_is_diagnosed_within_a_minute(cluster, tc):

@@ -196,8 +196,8 @@ def _of_the_way(found: Situation, now: float | None) -> Iterator[str]:
     if waiting:
         subject = f"{len(waiting)} worker pods do" if len(waiting) > 1 else "worker pod does"
         yield (
-            f"{subject} not reach the head, which is ready: do a NetworkPolicy or the cluster's DNS keep them from it? The"
-            " log of their container wait-gcs-ready says more"
+            f"{subject} not reach the head, which is ready: do a NetworkPolicy or the cluster's DNS keep them from it?"
+            " The log of their container wait-gcs-ready says more"
         )
 
 
