@@ -100,6 +100,16 @@ class Command:
             time.sleep(0.01)
         return found
 
+    def freeze_when(self, there):
+        """What ``there()`` gives, once it is something and the process can change nothing of it any more."""
+        while True:
+            self.wait_until(there)
+            self.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            if found := there():
+                return found
+            self.process.send_signal(signal.SIGCONT)
+
     def signal(self, number):
         """Send a signal; how it ended, and after how many seconds."""
         self.started = time.monotonic()
