@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit integration lint format bench-tiny wheel clean
+.PHONY: help setup demo test unit integration lint format bench-tiny k8s wheel clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## create .venv, or bring it up to date
 
@@ -53,6 +53,9 @@ format: $(STAMP) ## rewrite the code in house style
 
 bench-tiny: $(STAMP) ## measure our claims on Tiny ImageNet
 	$(BIN)/python benchmarks/tiny_imagenet.py
+
+k8s: $(STAMP) ## write the example manifests, and the tests' golden files, anew
+	$(BIN)/python k8s/generate.py
 
 wheel: $(STAMP) ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build

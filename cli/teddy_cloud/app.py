@@ -4,7 +4,8 @@
     teddy-cloud list --store s3://bucket/runs
     teddy-cloud pull digits-ipc10 ./out --store s3://bucket/runs
 
-Exit codes: 0 done; 1 the world gave way; 2 not possible as asked; 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 done; 1 the world gave way, or the run that was waited for failed; 2 not possible as asked, or refused by
+the cluster; 130 stopped by Ctrl-C, or the run was cancelled or stopped; 143 stopped by SIGTERM.
 Starting imports neither torch, ray nor pydantic, so that ``--help`` is there at once.
 """
 
@@ -17,24 +18,38 @@ from typing import Annotated
 import typer
 
 from teddy_cloud.compare import compare
+from teddy_cloud.control import cancel, delete, pause, resume
+from teddy_cloud.dashboard import dashboard
+from teddy_cloud.doctor import doctor
+from teddy_cloud.drive import drive
 from teddy_cloud.gc import gc
 from teddy_cloud.list import list_runs
 from teddy_cloud.logs import logs
+from teddy_cloud.plan import plan
 from teddy_cloud.pull import pull
 from teddy_cloud.run import run
 from teddy_cloud.status import status
+from teddy_cloud.submit import submit
 from teddy_ray import __version__
 from teddy_ray.errors import UserError, WorldError
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the world gave way, or the run failed; 2 not possible as asked, or refused by the cluster;"
+    " 130 stopped or cancelled; 143 stopped by SIGTERM."
+)
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,  # its tracebacks show local variables: too much, and perhaps a secret
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(plan)
+app.command()(submit)
+app.command(hidden=True)(drive)
 app.command("list")(list_runs)
-for command in (status, logs, pull, compare, gc):
+for command in (status, logs, cancel, pause, resume, dashboard, delete, doctor, pull, compare, gc):
     app.command()(command)
 
 

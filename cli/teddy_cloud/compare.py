@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teddy_cloud.stores import DEFAULT_STORE, EndpointOption, JsonOption, StoreOption, opened
+from teddy_cloud.stores import ContextOption, EndpointOption, JsonOption, NamespaceOption, StoreOption, find
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,15 +24,17 @@ NAMES = string.ascii_uppercase
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two or more runs, or beginnings of names.")],
     *,
-    store: StoreOption = DEFAULT_STORE,
+    store: StoreOption = None,
     endpoint_url: EndpointOption = None,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where runs' specs differ, and their scores side by side."""
     from teddy_ray.pipeline import runs
     from teddy_ray.pipeline.comparison import compare as side_by_side
 
-    place = opened(store, endpoint_url)
+    place = find(store, endpoint_url, context, namespace).store
     found = list(dict.fromkeys(runs.find(place, name) for name in names))
     if not 2 <= len(found) <= len(NAMES):
         raise UserError(f"compare needs two to {len(NAMES)} different runs, and {', '.join(names)} names {len(found)}")

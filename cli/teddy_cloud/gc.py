@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from teddy_cloud.stores import DEFAULT_STORE, EndpointOption, StoreOption, opened, seconds
+from teddy_cloud.stores import ContextOption, EndpointOption, NamespaceOption, StoreOption, find, seconds
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ LEAST_SECONDS = 3600.0
 
 def gc(
     *,
-    store: StoreOption = DEFAULT_STORE,
+    store: StoreOption = None,
     endpoint_url: EndpointOption = None,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     older_than: Annotated[
         str, typer.Option(metavar="AGE", help="Leave what is younger, and all of runs that wrote since: 12h, 7d.")
     ] = "7d",
@@ -43,7 +45,7 @@ def gc(
     age = seconds(older_than, option="--older-than")
     if age < LEAST_SECONDS:
         raise UserError(f"--older-than {older_than}: at least 1h, as younger files may be those of a run at work")
-    place = opened(store, endpoint_url)
+    place = find(store, endpoint_url, context, namespace).store
     found = garbage.find(place, older_than=age)
     if not dry_run:
         found = garbage.remove(place, found)

@@ -1,28 +1,39 @@
-"""``teddy-cloud list``: the runs of a store, with the best score of each beside its control."""
+"""``teddy-cloud list``: the runs of a store and of a cluster, with the best score of each beside its control."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teddy_cloud.stores import DEFAULT_STORE, EndpointOption, JsonOption, StoreOption, moment, opened
+from teddy_cloud.stores import (
+    ContextOption,
+    EndpointOption,
+    JsonOption,
+    NamespaceOption,
+    StoreOption,
+    find,
+    moment,
+)
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from teddy_cloud.stores import Place
     from teddy_ray.pipeline.runs import RunSummary
 
 
 def list_runs(
     *,
-    store: StoreOption = DEFAULT_STORE,
+    store: StoreOption = None,
     endpoint_url: EndpointOption = None,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     state: Annotated[
         list[str] | None, typer.Option(metavar="STATE", help="Only finished, running, … runs; repeatable.")
     ] = None,
@@ -33,18 +44,17 @@ def list_runs(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs of a store, the latest first.
+    """List the runs of a store, or of a cluster and its store, the latest first.
 
     Best is the highest score of the synthetic images; control, the strongest that real images reach with the same
     labels and student.
     """
-    from teddy_ray.pipeline import runs
-
-    _check_states(state or [], runs.STATES)
+    _check_states(state or [])
     begun = None if since is None else moment(since, option="--since")
+    place = find(store, endpoint_url, context, namespace)
     found = [
         run
-        for run in runs.summaries(opened(store, endpoint_url))
+        for run in _runs(place)
         if (not state or run.state in state)
         and (dataset is None or run.dataset == dataset)
         and (recipe is None or run.recipe == recipe)
@@ -56,10 +66,38 @@ def list_runs(
         _print(found)
     else:
         chosen = any(choice is not None for choice in (state, dataset, recipe, since))
-        typer.echo(f"no runs in {store}{' like that' if chosen else ''}", err=True)
+        typer.echo(f"no runs in {place.where}{' like that' if chosen else ''}", err=True)
 
 
-def _check_states(given: Sequence[str], known: Sequence[str]) -> None:
+def _runs(place: Place) -> list[RunSummary]:
+    """The store's runs with the cluster's word on them, and the cluster's that the store does not know yet."""
+    from teddy_ray.pipeline import runs
+
+    store, trouble = place.readable()
+    if trouble:
+        typer.echo(f"the store cannot be read from here, so these are the cluster's runs alone: {trouble}", err=True)
+    found = {run.run: run for run in (runs.summaries(store) if store else [])}
+    for rayjob in place.cluster.list() if place.cluster else []:
+        name = rayjob["metadata"]["name"]
+        found[name] = _merged(rayjob, found.get(name))
+    return sorted(found.values(), key=lambda run: run.began, reverse=True)
+
+
+def _merged(rayjob: dict[str, Any], known: RunSummary | None) -> RunSummary:
+    """A run as both sides see it."""
+    from teddy_cloud.cluster.carried import summary_of
+    from teddy_cloud.cluster.state import StoreWord, state_of
+
+    state = state_of(rayjob, StoreWord(known.state, known.message) if known else None)
+    run = known or summary_of(rayjob)
+    why = run.message or (state.message if state.phase.exit_code in (1, 2) else "")
+    return replace(run, state=str(state.phase), message="; ".join(filter(None, [*state.notes, why])))
+
+
+def _check_states(given: Sequence[str]) -> None:
+    from teddy_cloud.cluster.state import Phase
+
+    known = [*Phase]
     for state in given:
         if state not in known:
             raise UserError(f"--state {state}: a run is one of {', '.join(known)}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from teddy_cloud.stores import DEFAULT_STORE, EndpointOption, RunArgument, StoreOption, opened
+from teddy_cloud.stores import ContextOption, EndpointOption, NamespaceOption, RunArgument, StoreOption, find
 
 if TYPE_CHECKING:
     from teddy_ray.pipeline.pull import Pulled
@@ -39,8 +39,10 @@ def pull(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to put it into.")],
     *,
-    store: StoreOption = DEFAULT_STORE,
+    store: StoreOption = None,
     endpoint_url: EndpointOption = None,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     only: Annotated[list[Group] | None, typer.Option("--only", help="Just this part; repeatable.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read again what an earlier pull has verified.")] = False,
 ) -> None:
@@ -51,7 +53,7 @@ def pull(
     from teddy_ray.pipeline import runs
     from teddy_ray.pipeline.pull import pull as carry_out
 
-    place = opened(store, endpoint_url)
+    place = find(store, endpoint_url, context, namespace).store
     name = runs.find(place, run)
     meter = Meter()
     try:

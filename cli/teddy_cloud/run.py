@@ -12,41 +12,43 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teddy_ray.errors import UserError
+from teddy_cloud.asked import (
+    ClassesOption,
+    DataOption,
+    DeviceOption,
+    IpcOption,
+    PerClassOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipBrokenOption,
+    SpecOption,
+    resolve,
+    spec_flags,
+)
+from teddy_cloud.stops import stops
 
 if TYPE_CHECKING:
     from teddy_ray.spec import Spec
 
-DEFAULT_RECIPE = "teddy"
-DATA_HELP = "digits, cifar10, cifar100, folder:PATH (an image folder), or the PATH of Parquet; s3:// is a PATH too."
-
 
 def run(
     *,
-    spec: Annotated[
-        Path | None, typer.Option("--spec", metavar="FILE.toml", help="Settings of the spec, as TOML.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"The preset to start from; else the file's recipe, else {DEFAULT_RECIPE}."),
-    ] = None,
-    data: Annotated[str | None, typer.Option(metavar="SOURCE", help=DATA_HELP)] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="N|NAMES", help="The first N classes, or A,B,C by name.")
-    ] = None,
-    per_class: Annotated[int | None, typer.Option(metavar="N", help="At most N training images a class.")] = None,
-    ipc: Annotated[int | None, typer.Option(metavar="N", help="Synthetic images per class.")] = None,
+    spec: SpecOption = None,
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    classes: ClassesOption = None,
+    per_class: PerClassOption = None,
+    ipc: IpcOption = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Workers; 0: one a GPU or CPU core.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = None,
+    device: DeviceOption = None,
     store: Annotated[
         str, typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="Where everything is kept.")
     ] = "teddy-store",
@@ -56,11 +58,9 @@ def run(
     allow_unsafe_store: Annotated[
         bool, typer.Option("--allow-unsafe-store", help="Use an S3 server that ignores conditional writes.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of everything random.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the spec; repeatable.")
-    ] = None,
-    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count unreadable images, and go on.")] = False,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    skip_broken: SkipBrokenOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole spec and what it makes; stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
@@ -70,16 +70,10 @@ def run(
 
     What is finished is kept: the same command goes on after a stop, and a larger --ipc reuses what it can.
     """
-    flags = {
-        "data.source": data,
-        "data.classes": None if classes is None else parse_classes(classes),
-        "data.per_class": per_class,
-        "data.skip_broken": skip_broken or None,
-        "distill.ipc": ipc,
-        "compute.workers": workers,
-        "compute.device": device,
-        "seed": seed,
-    }
+    flags = spec_flags(
+        data=data, classes=classes, per_class=per_class, ipc=ipc, device=device, seed=seed, skip_broken=skip_broken
+    )
+    flags["compute.workers"] = workers
     resolved = resolve(recipe, spec, flags, overrides or [])
     if endpoint_url is not None:
         os.environ["AWS_ENDPOINT_URL_S3"] = endpoint_url  # which boto3 reads here and in Ray's workers
@@ -89,48 +83,11 @@ def run(
         print_results(carry_out(resolved, store, allow_unsafe=allow_unsafe_store), as_json=as_json)
 
 
-def parse_classes(text: str) -> int | list[str]:
-    """``"10"`` is the first ten classes; ``"cat,dog"``, or ``"7,"``, are names."""
-    try:
-        return int(text)
-    except ValueError:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def resolve(recipe: str | None, file: Path | None, flags: Mapping[str, Any], settings: list[str]) -> Spec:
-    """The spec that was asked for; flags that are None were not given. Raises UserError."""
-    from teddy_ray import spec
-
-    values = read_toml(file) if file else {}
-    named = values.pop("recipe", DEFAULT_RECIPE)
-    if not isinstance(named, str):
-        raise UserError(f"{file}: recipe = {named!r} must be a recipe's name; `teddy-cloud recipes` lists them")
-    overrides = {key: value for key, value in flags.items() if value is not None}
-    for key, value in map(spec.parse_override, settings):
-        if key == "recipe":
-            raise UserError(f"--set recipe={value} would name one recipe and run another: use --recipe {value}")
-        overrides.pop(key, None)  # a dict keeps the place of the first mention, and here the last one counts
-        overrides[key] = value
-    return spec.resolve(recipe=recipe or named, file=values, overrides=overrides)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's values. Raises UserError that names the line."""
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--spec {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError, or UnicodeDecodeError
-        raise UserError(f"--spec {path} is not TOML: {error}") from error
-
-
 def print_plan(spec: Spec, *, as_json: bool) -> None:
     """The dry run: the spec that a run would carry out, and what that makes and costs. Nothing is written."""
     from teddy_cloud import show
 
-    with _stdout_is_stderr():
+    with stdout_is_stderr():
         from teddy_ray.pipeline.plan import plan
         from teddy_ray.pipeline.settle import settle
 
@@ -160,9 +117,9 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
     from teddy_cloud.progress import Progress
 
     progress = Progress()
-    with _signals() as received:
+    with stops() as stop:
         try:
-            with _stdout_is_stderr(), progress:
+            with stdout_is_stderr(), progress:
                 from teddy_ray.store import open_store
                 from teddy_ray.store.probe import refuse_unsafe
 
@@ -172,8 +129,8 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
                 from teddy_ray.pipeline import driver  # seconds of torch, which a wrong --store should not wait for
 
                 return driver.run(spec, opened, emit=progress)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            number = received() or (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else None)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            number = stop(interrupt)
             if number is None:
                 raise
     again = shlex.join(["teddy-cloud", *sys.argv[1:]])
@@ -182,38 +139,7 @@ def carry_out(spec: Spec, store: str, *, allow_unsafe: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """SIGTERM raises KeyboardInterrupt, like Ctrl-C; yields a function that says which of the two came first, if any.
-
-    Ray puts its own handlers in place of ours, and they raise SystemExit with codes of their own. What
-    Python's wakeup pipe says is true whatever the handler.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-
-    def received() -> int | None:
-        try:
-            numbers = os.read(reading, 4096)
-        except BlockingIOError:
-            return None
-        return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield received
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
-
-
-@contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
+def stdout_is_stderr() -> Iterator[None]:
     """What libraries and child processes print goes to standard error: standard output belongs to the result."""
     sys.stdout.flush()
     kept = os.dup(1)

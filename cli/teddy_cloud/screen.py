@@ -7,7 +7,11 @@ import sys
 
 from rich.console import Console
 
-STATE_STYLES = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "unreadable": "red"}
+STATE_STYLES = {
+    "finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "unreadable": "red",
+    "queued": "yellow", "provisioning": "cyan", "starting": "cyan", "retrying": "yellow", "paused": "yellow",
+    "cancelled": "yellow", "invalid": "red",
+}  # fmt: skip
 FILE_COLUMNS = 160
 
 

@@ -1,4 +1,8 @@
-"""``teddy-cloud status``: how far a run is, from its store alone, be the machine that runs it there or not."""
+"""``teddy-cloud status``: how far a run is, from its store, and on a cluster from its RayJob and pods too.
+
+teddy-cloud status digits-ipc10 --watch
+teddy-cloud status digits-ipc10 --json | jq -r .state
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,29 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teddy_cloud.stores import DEFAULT_STORE, EndpointOption, JsonOption, RunArgument, StoreOption, opened
+from teddy_cloud.stores import (
+    ContextOption,
+    EndpointOption,
+    JsonOption,
+    NamespaceOption,
+    RunArgument,
+    StoreOption,
+    find,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
+    from teddy_cloud.cluster.watch import Look
+    from teddy_cloud.stores import Place
     from teddy_ray.pipeline.events import Event
     from teddy_ray.pipeline.runs import RunStatus, StageStatus
-    from teddy_ray.store import Store
 
 WATCH_SECONDS = 5.0
 """As often as a run writes what it has to say."""
@@ -27,23 +41,24 @@ WATCH_SECONDS = 5.0
 def status(
     run: RunArgument,
     *,
-    store: StoreOption = DEFAULT_STORE,
+    store: StoreOption = None,
     endpoint_url: EndpointOption = None,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a run is: its stages, their tasks, the time left.
+    """Show how far a run is: its stages, their tasks, the time left; on a cluster its workers, and why it waits.
 
-    A run that wrote nothing for a while counts as stopped; the same `run` command goes on with it.
+    A run that wrote nothing for a while counts as stopped; the same `run` command, or `resume`, goes on with it.
     """
     from teddy_cloud.screen import console
-    from teddy_ray.pipeline import runs
 
-    place = opened(store, endpoint_url)
-    found = _looks(place, runs.find(place, run), watch=watch)
+    place = find(store, endpoint_url, context, namespace)
+    found = _looks(place, place.find(run), watch=watch)
     if as_json:
         for look in found:
-            typer.echo(json.dumps(asdict(look)))
+            typer.echo(json.dumps(_json(look)))
     elif not watch or not console().is_terminal:
         for look in found:
             console().print(_page(look))
@@ -51,20 +66,49 @@ def status(
         _show_live(found)
 
 
-def _looks(store: Store, run: str, *, watch: bool) -> Iterator[RunStatus]:
-    """The run as it is now and, while it is at work, again and again."""
+def _looks(place: Place, run: str, *, watch: bool) -> Iterator[RunStatus | Look]:
+    """The run as it is now and, until it ends, again and again."""
+    from teddy_cloud.cluster.watch import look
     from teddy_ray.pipeline import runs
 
     known: dict[str, list[Event]] = {}
+    store, trouble = place.readable()
     while True:
-        found = runs.status(store, run, known=known)
+        if place.cluster is None:
+            found: RunStatus | Look = runs.status(place.store, run, known=known)
+            ended = found.state != "running"
+        else:
+            found = look(place.cluster, store, run, trouble=trouble, known=known)
+            ended = found.state.phase.is_terminal
         yield found
-        if not watch or found.state != "running":
+        if not watch or ended:
             return
         time.sleep(WATCH_SECONDS)
 
 
-def _show_live(found: Iterator[RunStatus]) -> None:
+def _json(look: RunStatus | Look) -> dict[str, Any]:
+    """The store's account, and beside it the cluster's; ``state`` is what both come to."""
+    from teddy_ray.pipeline.runs import RunStatus
+
+    if isinstance(look, RunStatus):
+        return asdict(look)
+    state = look.state
+    cluster = {
+        "reason": state.reason,
+        "message": state.message,
+        "attempt": state.attempt,
+        "attempts": state.attempts,
+        "workers": dict(zip(("ready", "desired"), look.workers, strict=True)) if look.workers else None,
+        "restarts": look.restarts,
+        "why": look.why,
+        "notes": list(state.notes),
+        "store": look.trouble,
+    }
+    work = asdict(look.work) if look.work else {"run": look.run, "message": "", "stages": []}
+    return {**work, "state": str(state.phase), "cluster": cluster}
+
+
+def _show_live(found: Iterator[RunStatus | Look]) -> None:
     from rich.live import Live
 
     from teddy_cloud.screen import console
@@ -74,23 +118,71 @@ def _show_live(found: Iterator[RunStatus]) -> None:
             live.update(_page(look), refresh=True)
 
 
-def _page(found: RunStatus) -> Group:
+def _page(look: RunStatus | Look) -> Group:
     from rich.console import Group
+
+    from teddy_ray.pipeline.runs import RunStatus
+
+    if isinstance(look, RunStatus):
+        return Group(_head(look.run, look.state, _about(look)), _stage_table(look.stages), *_lines(look.message))
+    work, state = look.work, look.state
+    about = [_about(work)] if work else []
+    head = _head(look.run, str(state.phase), "\n".join([*about, _machines(look)]).strip())
+    parts: list[RenderableType] = [head, *([_stage_table(work.stages)] if work else [])]
+    for sentence in (*state.notes, *look.why, *_ending(look)):
+        parts += _lines(sentence)
+    if look.trouble:
+        parts += _lines(f"the store cannot be read from here, so the cluster's word counts: {look.trouble}")
+    return Group(*parts)
+
+
+def _head(run: str, state: str, about: str) -> Text:
     from rich.text import Text
 
-    from teddy_cloud.progress import duration
     from teddy_cloud.screen import STATE_STYLES
+
+    return Text.assemble((run, "bold"), "  ", (state, STATE_STYLES[state]), f"\n{about}" if about else "")
+
+
+def _about(found: RunStatus) -> str:
+    """``teddy, digits, IPC 10; attempt 2, began 5m ago, last wrote 3s ago``."""
+    from teddy_cloud.progress import duration
     from teddy_ray.report.text import printable
 
     now = time.time()
     ages = f"began {duration(now - found.began)} ago, last wrote {duration(now - found.updated)} ago"
     attempt = f"attempt {len(found.attempts)}, " if len(found.attempts) > 1 else ""
-    head = Text.assemble(
-        (found.run, "bold"), "  ", (found.state, STATE_STYLES[found.state]), f"\n{found.recipe}, "
-        f"{printable(found.dataset)}, IPC {found.ipc}; {attempt}{ages}",
-    )  # fmt: skip
-    why = [Text(printable(line)) for line in found.message.splitlines()]
-    return Group(head, _stage_table(found.stages), *why)
+    return f"{found.recipe}, {printable(found.dataset)}, IPC {found.ipc}; {attempt}{ages}"
+
+
+def _machines(look: Look) -> str:
+    """``2 of 4 workers; cluster 2 of 4; 3 container restarts``."""
+    from teddy_ray.report.text import count
+
+    at_work = look.workers is not None and not look.state.phase.is_terminal
+    parts = [f"{look.workers[0]} of {count(look.workers[1], 'worker')} ready"] if at_work and look.workers else []
+    if look.state.attempt > 1:
+        parts.append(f"Ray cluster {look.state.attempt} of at most {look.state.attempts}")
+    if look.restarts:
+        parts.append(count(look.restarts, "container restart"))
+    return "; ".join(parts)
+
+
+def _ending(look: Look) -> list[str]:
+    """Why a run ended, in the run's own words if it left any, and how to go on with one that can."""
+    from teddy_cloud.cluster.state import Phase
+    from teddy_cloud.cluster.watch import told_message
+
+    on = look.state.phase in (Phase.paused, Phase.cancelled, Phase.stopped, Phase.failed)
+    return [*told_message(look), *([f"go on with: teddy-cloud resume {look.run}"] if on else [])]
+
+
+def _lines(text: str) -> list[RenderableType]:
+    from rich.text import Text
+
+    from teddy_ray.report.text import printable
+
+    return [Text(printable(line)) for line in text.splitlines()]
 
 
 def _stage_table(stages: list[StageStatus]) -> Table:

@@ -74,6 +74,8 @@ class Context:
     data_digest: str = ""
     rank: int = 0
     replicas: int = 1
+    device_name: str = ""
+    """What the workers' device is called; for the driver alone."""
     _models: dict[str, nn.Module] = field(default_factory=dict)
     _last_said: float = 0.0
 

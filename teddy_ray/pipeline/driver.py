@@ -8,9 +8,8 @@ Whatever is in the store already is not made again; that is all there is to resu
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from teddy_ray.pipeline import addresses, executors, imagesets, results
@@ -19,8 +18,9 @@ from teddy_ray.pipeline.events import Emit, Event, Stage, event
 from teddy_ray.pipeline.executors import Executor, Part, Work
 from teddy_ray.pipeline.journal import Journal
 from teddy_ray.pipeline.memory import keep_freed
+from teddy_ray.pipeline.names import run_name
 from teddy_ray.pipeline.results import Made, Results
-from teddy_ray.pipeline.settle import settle
+from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
 from teddy_ray.spec import Spec
 from teddy_ray.store import Store, records
@@ -28,14 +28,22 @@ from teddy_ray.store.records import Record
 
 
 def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
-    """Carry ``spec`` out in ``store``, or go on with it; returns what results.json holds.
+    """Carry ``spec`` out on this machine, or go on with it; returns what results.json holds.
 
     Raises UserError for what cannot be done, WorldError for what went wrong, KeyboardInterrupt when told to
     stop. Whatever was finished by then is kept.
     """
-    keep_freed()
     spec = settle(spec)
-    name = run_name(spec)
+    return attempt(Context(spec, store, emit), run_name(spec), executors.executor)
+
+
+def attempt(context: Context, name: str, executor: Callable[[Context], Executor]) -> Results:
+    """One try at the run ``name``: the context's settled spec, in its store, where ``executor`` says.
+
+    Returns and raises as ``run`` does.
+    """
+    keep_freed()
+    store, emit = context.store, context.emit
     folder = f"runs/{name}"
     journal = Journal(store, folder)
 
@@ -43,27 +51,21 @@ def run(spec: Spec, store: Store, *, emit: Emit) -> Results:
         journal(what)
         emit(what)
 
-    context = Context(spec, store, say)
+    context = replace(context, emit=say, device_name=context.device_name or device_name(context.spec.compute.device))
     stages = _Stages(context, folder)
     first = _begin(context, stages)
     # Only now: what is refused leaves no run behind.
-    store.put_if_absent(f"{folder}/spec.json", spec.to_json().encode())
+    store.put_if_absent(f"{folder}/spec.json", context.spec.to_json().encode())
     with journal:
         stages.claim("data", [stages.made.data])
-        with executors.executor(context) as executor:
-            made = _carry_out(context, stages, executor, first)
+        with executor(context) as workers:
+            made = _carry_out(context, stages, workers, first)
         found = results.collect(context, name, made)
         say(event("stage_started", "report", done=0, total=1))
         with _Timed(made, "report", say):
             publication = report.write(context, folder, found, made)
     publication.finish(store)
     return found
-
-
-def run_name(spec: Spec) -> str:
-    """A run's name: what it is for people, and the spec's digest for truth."""
-    source = re.sub(r"[^a-z0-9]+", "-", spec.data.source.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
-    return f"{source[:24]}-ipc{spec.distill.ipc}-{spec.recipe}-{spec.digest[:8]}"
 
 
 def _begin(context: Context, stages: _Stages) -> list[Task]:
@@ -86,7 +88,7 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
     unit_tasks = distill.tasks(context, made.base, made.pool)
     made.units = stages.run("distill", unit_tasks, distill.work, executor, Part.TRAINER)
     made.sets = {"distilled": imagesets.publish(context, made.units)}
-    made.sets |= imagesets.control_sets(context, [made.base, *made.pool])
+    made.sets |= imagesets.control_sets(context, [made.base, *made.pool], executor)
     stages.claim("images", list(made.sets.values()))
 
     shards = {name: relabel.tasks(context, images, made.base, made.pool) for name, images in made.sets.items()}

@@ -14,7 +14,8 @@ from torch import Tensor
 from teddy_ray.method import initial
 from teddy_ray.method.training import logits_of
 from teddy_ray.pipeline import addresses
-from teddy_ray.pipeline.context import Context
+from teddy_ray.pipeline.context import Context, Task
+from teddy_ray.pipeline.executors import Executor
 from teddy_ray.pipeline.units import units
 from teddy_ray.spec import digest as digest_of
 from teddy_ray.store import images, records
@@ -65,7 +66,7 @@ def content_of(*records: Record) -> str:
     return sums[0] if len(sums) == 1 else digest_of(sums)
 
 
-def control_sets(context: Context, models: Sequence[Record]) -> dict[str, Record]:
+def control_sets(context: Context, models: Sequence[Record], executor: Executor) -> dict[str, Record]:
     """The controls' images, published like the synthetic ones: random real images, drawn anew for each student seed,
     so that their spread has the draw's luck in it; and a coreset by the mean difficulty that ``models`` see."""
     spec = context.spec.evaluate
@@ -73,7 +74,7 @@ def control_sets(context: Context, models: Sequence[Record]) -> dict[str, Record
     if "random" in spec.controls:
         sets |= {f"random-{seed}": _random(context, seed) for seed in range(spec.seeds)}
     if "coreset" in spec.controls:
-        sets["coreset"] = _coreset(context, models)
+        sets["coreset"] = _coreset(context, models, executor)
     return sets
 
 
@@ -82,21 +83,30 @@ def _random(context: Context, seed: int) -> Record:
     digest = addresses.image_set("random", real.digest, context.spec.seed, seed, ipc)
     # Apart from distill.init = "real", which draws with the run's own seed: a control must not be the set itself.
     rows = initial.random_real(real.train_labels, _class_slots(context), seed=context.spec.seed + 1 + seed)
-    return _found(context, digest) or _commit(
+    return records.find(context.store, "images", digest) or _commit(
         context, digest, f"random-{seed}", real.train_images[rows], real.train_labels[rows]
     )
 
 
-def _coreset(context: Context, models: Sequence[Record]) -> Record:
+def _coreset(context: Context, models: Sequence[Record], executor: Executor) -> Record:
     real, ipc, quantile = context.real, context.spec.distill.ipc, context.spec.evaluate.coreset_difficulty
     digest = addresses.image_set("coreset", real.digest, [record.digest for record in models], quantile, ipc)
-    found = _found(context, digest)
-    if found is not None:
-        return found
+    if records.find(context.store, "images", digest) is None:
+        judges = [(record.stage, record.digest) for record in models]
+        executor.once(choose_coreset, Task("images", digest, "coreset", {"models": judges}))
+    return context.record("images", digest)
+
+
+def choose_coreset(context: Context, task: Task) -> None:
+    """Ask every model how hard every real image is; commit those around the wanted quantile."""
+    real, spec = context.real, context.spec
     started = time.monotonic()
-    rows = initial.coreset(_difficulty(context, models), real.train_labels, ipc=ipc, quantile=quantile)
+    difficulty = _difficulty(context, [context.record(*model) for model in task.inputs["models"]])
+    rows = initial.coreset(
+        difficulty, real.train_labels, ipc=spec.distill.ipc, quantile=spec.evaluate.coreset_difficulty
+    )
     seconds = time.monotonic() - started
-    return _commit(context, digest, "coreset", real.train_images[rows], real.train_labels[rows], seconds=seconds)
+    _commit(context, task.digest, "coreset", real.train_images[rows], real.train_labels[rows], seconds=seconds)
 
 
 def _difficulty(context: Context, models: Sequence[Record]) -> Tensor:
@@ -121,7 +131,3 @@ def _difficulty(context: Context, models: Sequence[Record]) -> Tensor:
 
 def _class_slots(context: Context) -> list[tuple[int, int]]:
     return [(class_, slot) for slot in range(context.spec.distill.ipc) for class_ in range(context.real.classes)]
-
-
-def _found(context: Context, digest: str) -> Record | None:
-    return records.find(context.store, "images", digest)

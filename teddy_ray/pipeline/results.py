@@ -12,10 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from teddy_ray import __version__
 from teddy_ray.pipeline import addresses
@@ -161,7 +158,7 @@ def _environment(context: Context) -> Results:
     compute = context.spec.compute
     versions = {name: _version(name) for name in ("torch", "torchvision", "ray")}
     return {
-        "device": f"{compute.device} ({_device_name(context.device)})",
+        "device": f"{compute.device} ({context.device_name})",
         "precision": compute.precision,
         "executor": compute.executor,
         "workers": compute.workers,
@@ -176,15 +173,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _part(record: Record, *names: str) -> Results:

@@ -56,7 +56,8 @@ class RunSummary:
     """A run as a line of a list. Times are Unix time; ``bytes`` is what ``pull`` would fetch."""
 
     run: str
-    state: State
+    state: str
+    """One of STATES; who knows more, as a cluster does, may say it in other words."""
     recipe: str = ""
     dataset: str = ""
     ipc: int | None = None
@@ -110,19 +111,23 @@ class RunStatus:
 
 def find(store: Store, given: str) -> str:
     """The one run whose name is ``given`` or begins with it; UserError names the candidates, or the nearest names."""
-    known = sorted(listing(store))
+    known = listing(store)
+    if not known:
+        raise UserError(f"there is no run '{given}' in {store.uri}, nor any other: is --store the right one?")
+    return choose(given, known, where=store.uri)
+
+
+def choose(given: str, known: Iterable[str], *, where: str) -> str:
+    """The one of the names ``known`` that is ``given`` or begins with it. Raises UserError."""
+    known = sorted(known)
     found = [given] if given in known else [name for name in known if name.startswith(given)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(
-            f"'{given}' begins the names of {len(found)} runs in {store.uri}: {_some(found)}; give more of it"
-        )
-    if not known:
-        raise UserError(f"there is no run '{given}' in {store.uri}, nor any other: is --store the right one?")
+        raise UserError(f"'{given}' begins the names of {len(found)} runs in {where}: {_some(found)}; give more of it")
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.3)
     hint = f"the nearest names are {_some(near)}" if near else "`teddy-cloud list` shows those there are"
-    raise UserError(f"there is no run '{given}' in {store.uri}: {hint}")
+    raise UserError(f"there is no run '{given}' in {where}: {hint}")
 
 
 def listing(store: Store) -> dict[str, Files]:
@@ -175,10 +180,10 @@ def spec(store: Store, run: str) -> dict[str, Any]:
     return values
 
 
-def events(store: Store, run: str) -> list[list[Event]]:
-    """What every attempt has said."""
+def events(store: Store, run: str, *, known: dict[str, list[Event]] | None = None) -> list[list[Event]]:
+    """What every attempt has said; ``known`` as for status."""
     entries = attempts({entry.key.removeprefix(f"runs/{run}/"): entry for entry in store.list(f"runs/{run}/events/")})
-    known: dict[str, list[Event]] = {}
+    known = {} if known is None else known
     _read_events(store, {entry.key for attempt in entries for entry in attempt}, known)
     return [[event for entry in attempt for event in known[entry.key]] for attempt in entries]
 

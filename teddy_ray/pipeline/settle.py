@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -34,6 +36,16 @@ def settle(spec: Spec) -> Spec:
         )
     compute = ComputeSpec(device=device, precision=precision, executor=executor, workers=workers)
     return spec.model_copy(update={"compute": compute})
+
+
+def device_name(device: str) -> str:
+    """What the maker calls this machine's CPU, or its first GPU."""
+    if device == "cuda":
+        return torch.cuda.get_device_name(0)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

@@ -5,7 +5,6 @@ Each is an actor, so a process of its own, which starts in a moment because this
 
 from __future__ import annotations
 
-from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.events import Event
 
 
@@ -33,15 +32,14 @@ class Hub:
 
 class Queue:
     """A trainer's tasks, by number. When a group of workers is restarted, all tasks are offered again: those that are
-    done are found in the store and cost nothing. Holds the first failure that is ours to tell: a trainer would try it
-    again."""
+    done are found in the store and cost nothing. Holds the first failure of a task itself, which no trainer retries."""
 
     def __init__(self, tasks: int) -> None:
         self.tasks = tasks
         self.left = list(range(tasks))
         self.handed: set[int] = set()
         self.group: set[int] = set()
-        self.failure: UserError | WorldError | None = None
+        self.failure: Exception | None = None
 
     def join(self, rank: int) -> None:
         """A worker begins. A rank that was here before means a new group."""
@@ -58,8 +56,8 @@ class Queue:
         self.handed.add(number)
         return number, again
 
-    def fail(self, failure: UserError | WorldError) -> None:
+    def fail(self, failure: Exception) -> None:
         self.failure = self.failure or failure
 
-    def failed(self) -> UserError | WorldError | None:
+    def failed(self) -> Exception | None:
         return self.failure

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from teddy_ray.errors import UserError, WorldError
+from teddy_ray.store import traffic
 from teddy_ray.store.base import MissingKeyError
 from teddy_ray.store.s3_client import TAKEN, code_of, patiently
 
@@ -82,6 +83,7 @@ class Bucket:
             return
         data = _part(content, 0, size)
         self._patiently(key, lambda client: client.put_object(Bucket=self.name, Key=key, Body=data))
+        traffic.count(written=size)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write ``data`` unless ``key`` is there; whether it is this call's work that is there now."""
@@ -99,7 +101,9 @@ class Bucket:
             return True
 
         # On its way a request may have been repeated, and the second one have found the first one's work.
-        return self._patiently(key, attempt) or self._is_by(key, writer)
+        done = self._patiently(key, attempt) or self._is_by(key, writer)
+        traffic.count(written=len(data) if done else 0)
+        return done
 
     def get(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """The content, or what there is of ``length`` bytes from ``start``; of that ``etag`` alone, if one is given."""
@@ -119,7 +123,9 @@ class Bucket:
             with closing(answer["Body"]) as body:  # as its own context it gives a stream that counts nothing
                 return bytes(body.read())
 
-        return self._patiently(key, attempt)
+        content = self._patiently(key, attempt)
+        traffic.count(read=len(content))
+        return content
 
     def list(self, prefix: str) -> Iterator[Object]:
         """All keys that begin with ``prefix``, in the order of their names; a request a thousand."""
@@ -210,6 +216,7 @@ class Bucket:
         def put(number: int) -> dict[str, Any]:
             data = _part(content, (number - 1) * length, length)
             part = self._patiently(key, lambda client: client.upload_part(**upload, PartNumber=number, Body=data))
+            traffic.count(written=len(data))
             return {"PartNumber": number, "ETag": part["ETag"]}
 
         try:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from teddy_ray.errors import UserError, WorldError
+from teddy_ray.store import traffic
 from teddy_ray.store.base import MissingKeyError
 
 T = TypeVar("T")
@@ -121,6 +122,7 @@ def patiently(attempt: Callable[[Any], T], *, bucket: str, key: str) -> T:
         else:
             ours.answered = True
             return result
+        traffic.count(retries=1)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -65,3 +66,11 @@ class MadeUp:
 @pytest.fixture
 def made_up(tmp_path):
     return MadeUp(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    """Whatever cluster and config file the developer has, no unit test may see them."""
+    monkeypatch.setenv("KUBECONFIG", os.devnull + ".none")
+    monkeypatch.setenv("TEDDY_CLOUD_CONFIG", os.devnull)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

@@ -24,18 +24,55 @@ RUN_OPTIONS = {
     "--set", "--skip-broken", "--dry-run", "--json", "--endpoint-url", "--allow-unsafe-store",
 }  # fmt: skip
 
-STORE_OPTIONS = {"--store", "--endpoint-url"}
+CLUSTER_OPTIONS = {"--context", "--namespace", "-n"}
+STORE_OPTIONS = {"--store", "--endpoint-url", *CLUSTER_OPTIONS}
+SPEC_OPTIONS = {
+    "--spec", "--recipe", "--data", "--classes", "--per-class", "--ipc", "--device", "--seed", "--set", "--skip-broken",
+}  # fmt: skip
+SLOT_OPTIONS = {"--gpus", "--workers", "--gpus-per-node", "--gpu-type"}
 OPTIONS = {
     "run": RUN_OPTIONS,
+    "plan": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--train-images",
+        "--price-gpu-hour",
+        "--price-cpu-hour",
+        "--json",
+    },
+    "submit": {
+        *SPEC_OPTIONS,
+        *CLUSTER_OPTIONS,
+        *SLOT_OPTIONS,
+        "--spot",
+        "--image",
+        "--max-hours",
+        "--queue-timeout",
+        "--queue",
+        "--priority",
+        "--retries",
+        "--wait",
+        "--dry-run",
+        "--json",
+    },
     "list": {*STORE_OPTIONS, "--state", "--dataset", "--recipe", "--since", "--json"},
     "status": {*STORE_OPTIONS, "--watch", "--json"},
-    "logs": STORE_OPTIONS,
+    "logs": {*STORE_OPTIONS, "--follow", "-f", "--stage"},
+    "cancel": {*CLUSTER_OPTIONS, "--now"},
+    "pause": CLUSTER_OPTIONS,
+    "resume": {*CLUSTER_OPTIONS, "--gpus", "--workers"},
+    "dashboard": {*CLUSTER_OPTIONS, "--port"},
+    "delete": {*STORE_OPTIONS, "--results", "--yes", "-y"},
+    "doctor": {*CLUSTER_OPTIONS, "--image-pull", "--json"},
     "pull": {*STORE_OPTIONS, "--only", "--verify"},
     "compare": {*STORE_OPTIONS, "--json"},
     "gc": {*STORE_OPTIONS, "--older-than", "--dry-run"},
     "recipes": set(),
 }
-ARGUMENTS = {"status": ["run"], "logs": ["run"], "pull": ["run", "out"], "compare": ["names"]}
+ARGUMENTS = {"pull": ["run", "out"], "compare": ["names"]} | {
+    name: ["run"] for name in ("status", "logs", "cancel", "pause", "resume", "dashboard", "delete")
+}
 
 PLAN = {
     "classes": 10,
@@ -404,7 +441,7 @@ def test_an_empty_list_says_so_on_standard_error(runs_cli, cli):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("list", "--state", "done"), "finished, running, stopped, failed, unreadable"),
+        (("list", "--state", "done"), "running, retrying, paused, finished, cancelled, stopped, failed"),
         (("list", "--since", "yesterday"), "12h or 7d, or a date"),
         (("status", "digits-ipc1-x"), "the nearest names are digits-ipc1-"),
         (("logs", "digits"), "begins the names of 2 runs"),

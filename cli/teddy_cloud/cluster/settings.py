@@ -88,8 +88,8 @@ class JobSettings(Section):
     """How long a run may wait for its pods before it counts as failed; none: as long as max_hours."""
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     """New Ray clusters for a run whose cluster failed."""
-    keep_minutes: Annotated[float, Field(ge=0)] = 60.0
-    """How long the RayJob object stays after its end; its pods go at once."""
+    keep_minutes: Annotated[float, Field(ge=0)] = 0.0
+    """How long a run's pods stay after its end, GPUs included, for a look at them. The RayJob object stays."""
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """What a worker has to finish in after it was told to go."""
     queue: str = ""

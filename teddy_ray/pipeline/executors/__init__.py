@@ -17,6 +17,6 @@ def executor(context: Context) -> Executor:
     """The one that the spec names; Ray is imported, and so needed, only where it is chosen."""
     if context.spec.compute.executor == "inline":
         return InlineExecutor(context)
-    from teddy_ray.pipeline.executors.ray import RayExecutor
+    from teddy_ray.pipeline.executors.ray import RayExecutor, Site
 
-    return RayExecutor(context)
+    return RayExecutor(context, Site(cluster=False, gpus=context.spec.compute.device == "cuda"))

@@ -34,6 +34,10 @@ class Executor(Protocol):
         """Do all tasks of a stage, in any order; the first failure is raised. ``replicas`` workers share each task."""
         ...
 
+    def once(self, work: Work, task: Task) -> None:
+        """One task that no stage counts, on a worker: the driver may have no accelerator."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -41,12 +45,12 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-def carry_out(work: Work, context: Context, stage: Stage, task: Task) -> None:
-    """One task in a worker, unless it is done: what a lost worker had done is handed out again."""
+def carry_out(work: Work, context: Context, stage: Stage | None, task: Task) -> None:
+    """One task in a worker, unless it is done: what a lost worker had done is handed out again. A stage hears of it."""
     if not task.begun or records.find(context.store, task.stage, task.digest) is None:
         work(context, task)
     else:
         # The lost one may have been about to.
         context.store.delete(addresses.resume_key(task.stage, task.digest))
-    if context.rank == 0:
+    if stage is not None and context.rank == 0:
         context.emit(event("task_done", stage, task=task.name))

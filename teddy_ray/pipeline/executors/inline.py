@@ -23,6 +23,9 @@ class InlineExecutor:
             work(self.context, task)
             self.context.emit(event("task_done", stage, task=task.name))
 
+    def once(self, work: Work, task: Task) -> None:
+        work(self.context, task)
+
     def __enter__(self) -> Self:
         return self
 

@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -23,12 +24,16 @@ from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import ActorPool
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import Event, Stage
 from teddy_ray.pipeline.executors.base import Part, Work, carry_out
 from teddy_ray.pipeline.memory import keep_freed
+from teddy_ray.pipeline.metrics import publish_traffic
+from teddy_ray.pipeline.names import run_name
+from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.shared import Hub, Queue
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store, records
@@ -40,6 +45,59 @@ Handle = Any
 
 RETRIES = 3
 """How often a task whose process was lost is tried again. Errors of the task itself are not."""
+CLUSTER_RETRIES = 100
+"""The same on a cluster, where machines come and go, and the job has a deadline."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Which Ray: one of this machine, started for the run, or the cluster that this process is a job of. ``gpus``: a
+    worker's slot is a GPU (whether torch can use it or not), else a CPU."""
+
+    cluster: bool
+    gpus: bool
+
+    @property
+    def retries(self) -> int:
+        return CLUSTER_RETRIES if self.cluster else RETRIES
+
+    @property
+    def slot(self) -> dict[str, Any]:
+        """What a task or actor asks of Ray."""
+        return {"num_gpus": 1, "num_cpus": 0} if self.gpus else {"num_cpus": 1}
+
+    def connect(self, slots: int) -> None:
+        """Ray, at the first call, with as many slots if it is ours to start."""
+        if ray.is_initialized():
+            return
+        # Our numbers of threads are the spec's, and Ray's accelerator probe would log once a worker.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Workers stay where the driver is: a relative path must be the same for both.
+        os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+        with _own_signals():
+            if self.cluster:
+                ray.init(address="auto", **quiet)
+                return
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            # "local", not the default: a stale file of another Ray on this machine would be connected to.
+            ray.init(address="local", num_cpus=slots, include_dashboard=False, **quiet)
+
+
+def settle_there(spec: Spec, site: Site) -> tuple[Spec, str]:
+    """The spec without an "auto", as a worker's machine answers, and the name of its device: the driver's machine may
+    have no accelerator. Waits for the first worker."""
+    site.connect(spec.compute.workers)
+    try:
+        settled, name = ray.get(ray.remote(max_retries=site.retries, **site.slot)(_settle).remote(spec.to_json()))
+    except RayTaskError as error:
+        raise _cause(error) from None
+    return Spec.from_json(settled), name
+
+
+def _settle(spec: str) -> tuple[str, str]:
+    settled = settle(Spec.from_json(spec))
+    return settled.to_json(), device_name(settled.compute.device)
 
 
 OWN = ("unit", "student", "checkpoint")
@@ -54,7 +112,7 @@ class Order:
     store: str
     data_digest: str
     hub: Handle
-    stage: Stage
+    stage: Stage | None
     work: Work
     known: Handle = None
     """Of a store elsewhere, a reference to the records that the driver has seen: nobody need ask for them again."""
@@ -66,6 +124,7 @@ class Order:
         made = None if self.known is None else records.find(context.store, task.stage, task.digest)
         if made is not None and context.rank == 0:
             ray.get(self.hub.keep.remote(made.to_json()))
+        publish_traffic()
 
     def say(self, event: Event) -> None:
         """Waits until the hub has it: what a task said is there when the task is done."""
@@ -96,45 +155,50 @@ class Worker:
 
 
 class RayExecutor:
-    """An Executor on a Ray of this machine, started for the first task and shut down at the end."""
+    """An Executor on Ray, which is connected to for the first task and left, or shut down, at the end."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(self, context: Context, site: Site) -> None:
+        self.context, self.site = context, site
         self._hub: Handle | None = None
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
         self._poller_failure: Exception | None = None
 
     def run(self, stage: Stage, work: Work, tasks: Sequence[Task], *, part: Part, replicas: int = 1) -> None:
-        if not tasks:
-            return
-        context = self.context
-        hub = self._start()
-        known = ray.put(records.seen(context.store, but=OWN)) if context.store.local_path("artifacts") is None else None
-        order = Order(context.spec.to_json(), context.store.uri, context.data_digest, hub, stage, work, known)
+        if tasks:
+            self._carry_out(self._order(stage, work), tasks, part, replicas)
+
+    def once(self, work: Work, task: Task) -> None:
+        self._carry_out(self._order(None, work), [task], Part.TASKS, 1)
+
+    def _carry_out(self, order: Order, tasks: Sequence[Task], part: Part, replicas: int) -> None:
         try:
             if part is Part.TRAINER:
                 self._train(order, tasks, replicas)
             elif part is Part.ACTORS:
                 self._act(order, tasks)
             else:
-                remote = ray.remote(max_retries=RETRIES, **self._slot())(do)
-                _wait([remote.remote(order, task) for task in tasks])
+                self._spread(order, tasks)
         except RayTaskError as error:
             raise _cause(error) from None
         except (RayError, WorkerGroupError) as error:
-            raise _lost(error, stage) from error
+            raise _lost(error, order.stage or tasks[0].name, self.site.retries) from error
         self._forward()
-        for record in ray.get(hub.kept.remote()):
-            records.remember(context.store, record)
+        for record in ray.get(order.hub.kept.remote()):
+            records.remember(self.context.store, record)
         if self._poller_failure is not None:
             raise self._poller_failure
+
+    def _order(self, stage: Stage | None, work: Work) -> Order:
+        context, hub = self.context, self._start()
+        known = ray.put(records.seen(context.store, but=OWN)) if context.store.local_path("artifacts") is None else None
+        return Order(context.spec.to_json(), context.store.uri, context.data_digest, hub, stage, work, known)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
         if self._poller is not None:
@@ -142,24 +206,10 @@ class RayExecutor:
         ray.shutdown()
 
     def _start(self) -> Handle:
-        """Ray, on first use, with as many slots as there are workers; the hub, and a thread that empties it."""
+        """Ray, on first use; the hub, and a thread that empties it."""
         if self._hub is None:
-            # Our numbers of threads are the spec's, and Ray's accelerator probe would log once a worker.
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            # Workers stay where the driver is: a relative path must be the same for both.
-            os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-            # "local", not the default: a stale file of another Ray on this machine would be connected to.
-            with _own_signals():
-                ray.init(
-                    address="local",
-                    num_cpus=max(self.context.spec.compute.workers, self.context.spec.base.replicas),
-                    include_dashboard=False,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                    configure_logging=True,
-                )
-            self._hub = ray.remote(num_cpus=0)(Hub).remote()
+            self.site.connect(max(self.context.spec.compute.workers, self.context.spec.base.replicas))
+            self._hub = _beside_driver(Hub).remote()
             self._poller = threading.Thread(target=self._poll, name="events", daemon=True)
             self._poller.start()
         return self._hub
@@ -176,12 +226,13 @@ class RayExecutor:
             for event in ray.get(self._hub.drain.remote()):
                 self.context.emit(event)
 
-    def _slot(self) -> dict[str, Any]:
-        return {"num_gpus": 1} if self.context.spec.compute.device == "cuda" else {"num_cpus": 1}
+    def _spread(self, order: Order, tasks: Sequence[Task]) -> None:
+        remote = ray.remote(max_retries=self.site.retries, **self.site.slot)(do)
+        _wait([remote.remote(order, task) for task in tasks])
 
     def _act(self, order: Order, tasks: Sequence[Task]) -> None:
-        count = min(self.context.spec.compute.workers, len(tasks))
-        make: Handle = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES, **self._slot())(Worker)
+        count, retries = min(self.context.spec.compute.workers, len(tasks)), self.site.retries
+        make: Handle = ray.remote(max_restarts=retries, max_task_retries=retries, **self.site.slot)(Worker)
         actors = [make.remote() for _ in range(count)]
         pool = ActorPool(actors)
         for _ in pool.map_unordered(lambda actor, task: actor.do.remote(order, task), list(tasks)):
@@ -194,28 +245,37 @@ class RayExecutor:
 
         What it keeps for itself is in the store, since its workers may be on other machines.
         """
-        from teddy_ray.pipeline.driver import run_name  # which imports executors
-
         cuda = self.context.spec.compute.device == "cuda"
         workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
-        queue: Handle = ray.remote(num_cpus=0)(Queue).remote(len(tasks))
+        queue: Handle = _beside_driver(Queue).remote(len(tasks))
         name = f"{LENT}{run_name(self.context.spec)}/{uuid.uuid4().hex}"
         with lent(self.context.store, name) as (files, path):
             _Trainer(
                 _replicate if replicas > 1 else _take_turns,
                 train_loop_config={"order": order, "tasks": list(tasks), "queue": queue},
                 torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-                scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda),
+                scaling_config=ScalingConfig(
+                    num_workers=workers,
+                    use_gpu=self.site.gpus,
+                    resources_per_worker={"GPU": 1, "CPU": 0} if self.site.gpus else {"CPU": 1},
+                ),
                 # Our records are the checkpoints: a restarted group finds there what is done.
                 run_config=RunConfig(
                     name="train",
                     storage_path=path,
                     storage_filesystem=files,
-                    failure_config=FailureConfig(max_failures=RETRIES),
+                    failure_config=FailureConfig(max_failures=self.site.retries),
                 ),
             ).fit()
         if (failure := ray.get(queue.failed.remote())) is not None:
             raise failure
+
+
+def _beside_driver(kind: type[Hub] | type[Queue]) -> Handle:
+    """An actor class whose process stays on the driver's machine: workers' machines may be lost, and with this one the
+    run ends anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=here)
 
 
 class _Trainer(TorchTrainer):
@@ -250,25 +310,37 @@ def _replicate(config: dict[str, Any]) -> None:
     context = config["order"].context(rank=of.get_world_rank(), replicas=of.get_world_size())
     if ray.get(queue.failed.remote()) is not None:
         return
-    try:
+    with _telling(queue):
         for task in config["tasks"]:
             config["order"].carry_out(context, replace(task, begun=True))  # perhaps by a group that is gone
-    except (UserError, WorldError) as error:
-        ray.get(queue.fail.remote(error))
-        raise
 
 
 def _take_turns(config: dict[str, Any]) -> None:
-    """A worker of the group: tasks from the queue until there are none."""
+    """A worker of the group: tasks from the queue until there are none, or one has failed."""
     context, queue = config["order"].context(), config["queue"]
     ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
-    try:
+    with suppress(_ToldError), _telling(queue):
         while (taken := ray.get(queue.take.remote())) is not None:
             number, again = taken
             task = config["tasks"][number]
             config["order"].carry_out(context, replace(task, begun=task.begun or again))
-    except (UserError, WorldError) as error:
-        ray.get(queue.fail.remote(error))
+
+
+class _ToldError(Exception):
+    """A task failed, and the queue knows how."""
+
+
+@contextmanager
+def _telling(queue: Handle) -> Iterator[None]:
+    """Tell the queue how a task failed, which a trainer would only try again. Lost processes are Ray's to mend."""
+    try:
+        yield
+    except RayError:
+        raise
+    except Exception as error:
+        told = error if isinstance(error, UserError | WorldError) else RuntimeError(traceback.format_exc())
+        ray.get(queue.fail.remote(told))
+        raise _ToldError from error
 
 
 def _wait(references: Sequence[Any]) -> None:
@@ -285,13 +357,13 @@ def _cause(error: RayTaskError) -> BaseException:
     return type(inner)(str(inner)) if isinstance(inner, UserError | WorldError) else error
 
 
-def _lost(error: RayError | WorkerGroupError, stage: Stage) -> Exception:
+def _lost(error: RayError | WorkerGroupError, stage: str, retries: int) -> Exception:
     """What to tell of processes that were lost too often; the error itself where the code in them failed."""
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
     if not all(type(failure).__module__.startswith("ray.") for failure in failures):
         return error
     return WorldError(
-        f"{stage} lost a worker process {RETRIES + 1} times, or Ray itself: where memory is short, the system kills the"
+        f"{stage} lost a worker process {retries + 1} times, or Ray itself: where memory is short, the system kills the"
         " largest process; lower compute.workers, and run the same command again, what is finished is kept"
     )
 
