@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forked
 import pytest
 
 from teddy_ray.store import open_store, records
@@ -82,7 +83,7 @@ class Done:
 class Command:
     """A running ``teddy-cloud run``. Its output is in files: what it leaves behind could hold a pipe open."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | forked.Process
     out: Path
     err: Path
     started: float = field(default_factory=time.monotonic)
@@ -98,6 +99,16 @@ class Command:
             assert time.monotonic() - self.started < 200, self.err.read_text()
             time.sleep(0.01)
         return found
+
+    def freeze_when(self, there):
+        """What ``there()`` gives, once it is something and the process can change nothing of it any more."""
+        while True:
+            self.wait_until(there)
+            self.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            if found := there():
+                return found
+            self.process.send_signal(signal.SIGCONT)
 
     def signal(self, number):
         """Send a signal; how it ended, and after how many seconds."""
@@ -116,17 +127,27 @@ class TeddyCloud:
 
     def start(self, store, *settings, **environment):
         overrides = [part for setting in settings for part in ("--set", setting)]
-        line = [COMMAND, "run", "--json", "--spec", self.spec, "--store", store, *overrides]
+        line = ["run", "--json", "--spec", str(self.spec), "--store", str(store), *overrides]
         out, err = (self.folder / f"{len(self.commands)}.{name}" for name in ("out", "err"))
+        if "compute.executor=inline" in settings:
+            process = forked.Process(
+                target=forked.teddy_cloud, args=([str(COMMAND), *line], out, err, os.environ | environment, self.folder)
+            )
+            process.start()
+        else:
+            process = self._start(line, out, err, os.environ | environment)
+        self.commands.append(Command(process, out, err))
+        return self.commands[-1]
+
+    def _start(self, line, out, err, environment):
         # A child of a shell's background job would be deaf to Ctrl-C; so that it is not, it must not be ignored here.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with out.open("w") as out_file, err.open("w") as err_file:
             process = subprocess.Popen(
-                line, stdout=out_file, stderr=err_file, env=os.environ | environment, cwd=self.folder
+                [COMMAND, *line], stdout=out_file, stderr=err_file, env=environment, cwd=self.folder
             )
         signal.signal(signal.SIGINT, before)
-        self.commands.append(Command(process, out, err))
-        return self.commands[-1]
+        return process
 
     def run(self, store, *settings, **environment):
         return self.start(store, *settings, **environment).wait()

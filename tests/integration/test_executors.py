@@ -4,12 +4,10 @@ import json
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_makes_the_same_bytes(teddy_cloud, reference, store, workers):
-    results = teddy_cloud.results(store, "compute.executor=ray", f"compute.workers={workers}")
+def test_ray_makes_the_same_bytes(teddy_cloud, reference, store):
+    """With one worker; with two, test_s3_run sees it."""
+    results = teddy_cloud.results(store, "compute.executor=ray", "compute.workers=1")
     assert results["reused"] == {"stages": [], "units": []}
     reference.assert_equal(results)
 

@@ -95,7 +95,7 @@ def test_a_base_killed_in_training_goes_on_from_its_last_epoch(teddy_cloud, refe
 def test_a_killed_run_goes_on_in_the_middle_of_a_unit(teddy_cloud, reference, store):
     artifacts = reference.copy_until("unit", store)
     run = teddy_cloud.start(store, INLINE)
-    checkpoint = run.wait_until(artifacts.half_way)
+    checkpoint = run.freeze_when(artifacts.half_way)
     assert run.signal(signal.SIGKILL).code == -signal.SIGKILL
     kept = contents(artifacts.records("unit"))
     iteration = iteration_of(store, checkpoint)
