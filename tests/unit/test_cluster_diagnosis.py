@@ -37,7 +37,9 @@ SAID = {
     "bad": [["the run itself ended with an error: teddy-cloud logs"]],
     "preempted": [["worker pod: a pod of higher priority took its place (node teddy-2)"]],
     "evicted": [["worker pod: it was evicted, as when a node is drained (node "]],
-    "queued": [["it waits in the queue team: couldn't assign flavors", "insufficient quota for cpu in flavor teddy-k8s"]],
+    "queued": [
+        ["it waits in the queue team: couldn't assign flavors", "insufficient quota for cpu in flavor teddy-k8s"]
+    ],
     "good": [],
 }
 
