@@ -29,6 +29,7 @@ SMALL = {
     "base.threads": 1,
     "pool.kind": "post",
     "pool.size": 2,
+    "distill.models_per_step": 1,
     "distill.iterations": 20,
     "distill.unit_images": 4,
     "distill.checkpoint_seconds": 1.0,

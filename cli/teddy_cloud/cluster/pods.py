@@ -200,6 +200,8 @@ def _env(settings: Settings) -> list[Json]:
                 "RAY_grpc_client_keepalive_timeout_ms": "5000",
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(settings.job.drain_seconds),
                 "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+                # From SIGTERM to SIGKILL of a driver that is told to stop, in which it writes its last events.
+                "RAY_JOB_STOP_WAIT_TIME_S": "10",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "OMP_NUM_THREADS": "1",
                 **{name: value for name, value in where.items() if value},
