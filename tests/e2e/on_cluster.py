@@ -138,7 +138,7 @@ def install(namespace, store, verb="install", **values):
         "image": os.environ["TEDDY_E2E_IMAGE"],
         "imagePullPolicy": "Always",
         "head": {"cpu": "100m", "memory": "2Gi"},
-        "worker": {"cpu": "100m", "memory": "1536Mi", "sharedMemory": "256Mi"},
+        "worker": {"cpu": "100m", "memory": "2560Mi", "sharedMemory": "256Mi"},
         "job": {"drainSeconds": 10},
         "users": {"users": [f"system:serviceaccount:{namespace}:ada"]},
         **values,

@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pyarrow.parquet as pq
 import pytest
-from on_cluster import COMMAND, PUBLIC_ENDPOINT, ROOT, SMALL, run, settings_of
+from on_cluster import COMMAND, PUBLIC_ENDPOINT, ROOT, SMALL, run, settings_of, until
 
 pytestmark = pytest.mark.timeout(900)
 DIGITS = {**SMALL, "distill.ipc": 4}
@@ -37,7 +37,7 @@ def test_doctor_finds_everything_in_place(ml):
 
 def test_plan_creates_nothing(ml):
     done = ml.teddy_cloud("plan", *settings_of(DIGITS), "--gpus", "16", "--json")
-    assert json.loads(done.stdout)["plan"]["images"] == 16
+    assert json.loads(done.stdout)["makes"]["images"] == 16
     assert json.loads(ml.kubectl("get", "rayjobs", "-o", "json").stdout)["items"] == []
 
 
@@ -114,6 +114,7 @@ def test_uninstalling_leaves_nothing_but_the_store(ml):
     """The last of this module: helm takes all that it brought."""
     ml.kubectl("delete", "rayjobs", "--all", "--timeout=180s")
     run("helm", "uninstall", "teddy", "-n", ml.name, "--wait")
+    until(lambda: not json.loads(ml.kubectl("get", "pods", "-o", "json").stdout)["items"], 120)
     kinds = "configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,pods,jobs,rayclusters,rayjobs,pdb"
     left = ml.kubectl("get", kinds, "-o", "name").stdout.split()
     ours = {"configmap/kube-root-ca.crt", "serviceaccount/default", "serviceaccount/ada", "secret/teddy-cloud-s3"}

@@ -21,7 +21,7 @@ from typing import Any, Self
 import ray
 import ray.train
 from ray.exceptions import RayError, RayTaskError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import ActorPool
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -181,7 +181,7 @@ class RayExecutor:
                 self._spread(order, tasks)
         except RayTaskError as error:
             raise _cause(error) from None
-        except (RayError, WorkerGroupError) as error:
+        except (RayError, TrainingFailedError) as error:
             raise _lost(error, order.stage or tasks[0].name, self.site.retries) from error
         self._forward()
         for record in ray.get(order.hub.kept.remote()):
@@ -357,15 +357,27 @@ def _cause(error: RayTaskError) -> BaseException:
     return type(inner)(str(inner)) if isinstance(inner, UserError | WorldError) else error
 
 
-def _lost(error: RayError | WorkerGroupError, stage: str, retries: int) -> Exception:
+def _lost(error: RayError | TrainingFailedError, stage: str, retries: int) -> Exception:
     """What to tell of processes that were lost too often; the error itself where the code in them failed."""
-    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
+    failures = _failures(error)
     if not all(type(failure).__module__.startswith("ray.") for failure in failures):
         return error
+    if any("low on memory" in str(failure) for failure in failures):  # Ray's words; not all such errors have a type
+        return WorldError(
+            f"{stage} needs more memory than a worker's machine has: lower compute.workers or batch sizes, or give"
+            " workers more (on a cluster the chart's worker.memory); what is finished is kept"
+        )
     return WorldError(
         f"{stage} lost a worker process {retries + 1} times, or Ray itself: where memory is short, the system kills the"
         " largest process; lower compute.workers, and run the same command again, what is finished is kept"
     )
+
+
+def _failures(error: RayError | TrainingFailedError) -> list[BaseException]:
+    """What a trainer's workers, or its controller, ended with."""
+    if isinstance(error, WorkerGroupError):
+        return list(error.worker_failures.values())
+    return [error.controller_failure] if isinstance(error, ControllerError) else [error]
 
 
 _contexts: dict[tuple[str, str, str], Context] = {}
