@@ -38,14 +38,15 @@ class Queue:
         self.tasks = tasks
         self.left = list(range(tasks))
         self.handed: set[int] = set()
-        self.group: set[int] = set()
+        self.group: set[tuple[str, int]] = set()
         self.failure: Exception | None = None
 
-    def join(self, rank: int) -> None:
-        """A worker begins. A rank that was here before means a new group."""
-        if rank in self.group:
+    def join(self, group: str, rank: int) -> None:
+        """A worker begins, the ``rank``-th of its group. One of another group, or the same again, means a new group,
+        be it larger or smaller than the last."""
+        if (group, rank) in self.group or any(other != group for other, _ in self.group):
             self.group, self.left = set(), list(range(self.tasks))
-        self.group.add(rank)
+        self.group.add((group, rank))
 
     def take(self) -> tuple[int, bool] | None:
         """The next task, and whether somebody has had it before."""

@@ -19,7 +19,7 @@ from on_cluster import PUBLIC_ENDPOINT, SMALL, run, settings_of, until
 pytestmark = pytest.mark.timeout(1200)
 # The head keeps to the node that cannot be lost, and that a drain would wait for.
 VALUES = {"head": {"cpu": "100m", "memory": "2Gi", "nodeSelector": {"teddy/role": "head"}}}
-LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 3000, "relabel.views": 400}
+LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 3000, "relabel.views": 2000}
 
 
 @pytest.fixture
@@ -59,9 +59,10 @@ def test_a_lost_node_a_drained_node_and_a_deleted_head_change_no_byte(ml, nodes,
     at_work(ml, name, "distill")
     lost = until(lambda: node_of(ml, name, "worker"))
     nodes.lose(lost)
-    until(lambda: _replaced(ml, name, lost), 180)
-    at_work(ml, name, "distill", share=0.0)
-    assert ml.status(name)["cluster"]["restarts"] or ml.status(name)["cluster"]["notes"] is not None
+    # The worker that is left goes on, long before the lost one's pod is replaced.
+    until(lambda: ml.status(name)["cluster"]["workers"]["ready"] == 1, 120)
+    far = ml.stage(name, "distill")
+    until(lambda: ml.stage(name, "distill") > far + 0.05, 180)
     # A spare node first, so that the drained one's pods have somewhere to go.
     nodes.back()
     nodes.drain(until(lambda: node_of(ml, name, "worker")))
@@ -69,16 +70,8 @@ def test_a_lost_node_a_drained_node_and_a_deleted_head_change_no_byte(ml, nodes,
     (head,) = [pod for pod in ml.pods(name, "head") if not pod["metadata"].get("deletionTimestamp")]
     ml.kubectl("delete", "pod", head["metadata"]["name"], "--wait=false")
     seen = ml.wait(name, "finished", seconds=600)
-    assert seen["cluster"]["attempt"] >= 2
     assert len(seen["attempts"]) >= 2
     assert ml.pull(name)["digests"] == local_results(LONG)["digests"]
-
-
-def _replaced(ml, name, lost):
-    """Whether both workers are at work, none of them on the lost node."""
-    pods = [pod for pod in ml.pods(name, "worker") if not pod["metadata"].get("deletionTimestamp")]
-    ready = [pod for pod in pods if any(c["ready"] for c in pod["status"].get("containerStatuses", []))]
-    return len(ready) == 2 and all(pod["spec"]["nodeName"] != lost for pod in ready)
 
 
 def test_a_run_cancelled_in_distill_is_gone_on_with_and_a_paused_one_too(ml, local_results):

@@ -240,13 +240,19 @@ class RayExecutor:
         for actor in actors:
             ray.kill(actor)
 
+    def _takers(self, tasks: int) -> Any:
+        """How many workers take tasks from one queue. On a cluster those that are there begin: nobody waits for a pod
+        that is late, or was lost with its machine. Ray takes a pair for that, which its type does not say."""
+        count = min(self.context.spec.compute.workers, tasks)
+        return (1, count) if self.site.cluster and count > 1 else count
+
     def _train(self, order: Order, tasks: Sequence[Task], replicas: int) -> None:
         """A TorchTrainer whose workers share each task (``replicas`` > 1) or take tasks from one queue.
 
         What it keeps for itself is in the store, since its workers may be on other machines.
         """
         cuda = self.context.spec.compute.device == "cuda"
-        workers = replicas if replicas > 1 else min(self.context.spec.compute.workers, len(tasks))
+        workers = replicas if replicas > 1 else self._takers(len(tasks))
         queue: Handle = _beside_driver(Queue).remote(len(tasks))
         name = f"{LENT}{run_name(self.context.spec)}/{uuid.uuid4().hex}"
         with lent(self.context.store, name) as (files, path):
@@ -318,7 +324,9 @@ def _replicate(config: dict[str, Any]) -> None:
 def _take_turns(config: dict[str, Any]) -> None:
     """A worker of the group: tasks from the queue until there are none, or one has failed."""
     context, queue = config["order"].context(), config["queue"]
-    ray.get(queue.join.remote(ray.train.get_context().get_world_rank()))
+    placed = ray.util.get_current_placement_group()
+    assert placed is not None, "a trainer's workers always have one"
+    ray.get(queue.join.remote(placed.id.hex(), ray.train.get_context().get_world_rank()))
     with suppress(_ToldError), _telling(queue):
         while (taken := ray.get(queue.take.remote())) is not None:
             number, again = taken
