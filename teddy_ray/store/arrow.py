@@ -78,6 +78,7 @@ def settings() -> dict[str, Any]:
         "connect_timeout": CONNECT_SECONDS,
         "request_timeout": READ_SECONDS,
         "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
+        "allow_delayed_open": True,  # small files in one request, not four
     }
     endpoint = ours.client.meta.endpoint_url
     if not is_amazon(endpoint):
