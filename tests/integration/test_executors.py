@@ -35,7 +35,7 @@ import torch
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.executors import Part
-from teddy_ray.pipeline.executors.ray import RayExecutor
+from teddy_ray.pipeline import executors
 from teddy_ray.pipeline.settle import settle
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
@@ -67,7 +67,7 @@ def told(executor, work, name, **how):
 
 compute = {"executor": "ray", "workers": 2, "device": "cpu"}
 context = Context(settle(Spec.model_validate({"compute": compute})), open_store(sys.argv[1]), lambda event: None)
-with RayExecutor(context) as executor:
+with executors.executor(context) as executor:
     for part in Part:
         told(executor, fail, part.value, part=part)
     told(executor, fail_while_the_other_replica_waits, "replicas", part=Part.TRAINER, replicas=2)
