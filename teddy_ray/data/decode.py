@@ -62,10 +62,14 @@ def decode_all(raws: Iterable[Raw], *, size: int | None = None) -> Iterator[np.n
     """All ``raws`` decoded, in their order, by threads (PIL releases the GIL); a broken one comes as its error."""
     Image.init()  # not safe when several threads' first Image.open does it
     stream = iter(raws)
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         # Executor.map drains its input at once, so it gets a window at a time.
         while window := list(islice(stream, WINDOW)):
             yield from pool.map(partial(_attempt, size=size), window)
+    finally:
+        # Nobody waits for the threads: a generator that is dropped half-way may be collected in one of them.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _attempt(raw: Raw, *, size: int | None) -> np.ndarray | BrokenImageError:

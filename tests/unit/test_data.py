@@ -1,8 +1,11 @@
 """Real datasets: sources, choosing, decoding, and what is refused with which words."""
 
+import gc
 import io
 import json
 import os
+import sys
+import threading
 import urllib.error
 from pathlib import Path
 
@@ -540,6 +543,34 @@ def test_huge_header_is_broken_without_its_memory():
 def test_formats_that_start_a_program_are_not_opened():
     with pytest.raises(BrokenImageError):
         decode(saved(Image.new("RGB", (8, 8)), "EPS"))
+
+
+def test_a_dropped_decode_all_may_be_collected_in_one_of_its_own_threads(monkeypatch):
+    told, dropped, collected = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: told.append(seen.exc_value))
+    attempt = decode_module._attempt
+
+    def collect(raw, *, size):
+        if raw == b"second":
+            dropped.wait(10)
+            gc.collect()
+            collected.set()
+        return attempt(raw, size=size)
+
+    def drop():
+        images = [decode_all([encoded(), b"second"])]
+        images.append(images)  # so that only the garbage collector finds it
+        next(images[0])
+
+    monkeypatch.setattr(decode_module, "_attempt", collect)
+    gc.disable()
+    try:
+        drop()
+        dropped.set()
+        assert collected.wait(10)
+    finally:
+        gc.enable()
+    assert told == []
 
 
 def test_decode_all_keeps_the_order_over_windows(monkeypatch):
