@@ -13,15 +13,16 @@ def take_all(queue):
 def test_tasks_are_handed_out_once():
     queue = Queue(3)
     for rank in range(2):
-        queue.join(rank)
+        queue.join("group", rank)
     assert take_all(queue) == [(0, False), (1, False), (2, False)]
 
 
-def test_a_new_group_is_offered_all_tasks_and_told_which_were_taken():
+@pytest.mark.parametrize("again", [("group", 0), ("another", 0), ("another", 1)])
+def test_a_new_group_is_offered_all_tasks_and_told_which_were_taken(again):
     queue = Queue(3)
-    queue.join(0)
+    queue.join("group", 0)
     assert [queue.take(), queue.take()] == [(0, False), (1, False)]
-    queue.join(0)
+    queue.join(*again)
     assert take_all(queue) == [(0, True), (1, True), (2, False)]
 
 

@@ -199,7 +199,8 @@ def _env(settings: Settings) -> list[Json]:
                 "RAY_grpc_client_keepalive_time_ms": "5000",
                 "RAY_grpc_client_keepalive_timeout_ms": "5000",
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(settings.job.drain_seconds),
-                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+                # A trainer may have asked for a node before it was known to be lost; then it asks for what is left.
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
                 # From SIGTERM to SIGKILL of a driver that is told to stop, in which it writes its last events.
                 "RAY_JOB_STOP_WAIT_TIME_S": "10",
                 "RAY_USAGE_STATS_ENABLED": "0",
