@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit integration lint format bench-tiny k8s wheel clean
+.PHONY: help setup demo test unit integration e2e lint format bench-tiny k8s wheel clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ unit: $(STAMP) ## the fast tests
 integration: $(STAMP) ## the tests that start processes
 	$(BIN)/python -m pytest tests/integration
 
+e2e: $(STAMP) ## the user's path and its faults, on a real cluster
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tests/e2e/run
+
 lint: $(STAMP) ## style, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,4 +65,4 @@ wheel: $(STAMP) ## build the wheel and the sdist into dist/
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
-	find teddy_ray cli tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find teddy_ray cli tests benchmarks helm k8s -name __pycache__ -prune -exec rm -rf {} +

@@ -132,6 +132,8 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a run's RayJob, and with --results what it left in the store. A run at work is ended."""
+    from teddy_ray.report.text import count
+
     place = find(store, endpoint_url, context, namespace)
     name = place.find(run)
     rayjob = place.cluster.get(name) if place.cluster else None
@@ -141,7 +143,10 @@ def delete(
     keys = [entry.key for entry in place.store.list(f"runs/{name}/")] if results else []
     if results and rayjob is None and _state(place, name, None).phase == "running":
         raise UserError(f"{name} wrote to the store just now: stop what is at work on it first")
-    parts = [*(["its RayJob"] if rayjob else []), *([f"{len(keys)} files in {place.store_name}"] if results else [])]
+    parts = [
+        *(["its RayJob"] if rayjob else []),
+        *([f"{count(len(keys), 'file')} in {place.store_name}"] if results else []),
+    ]
     if not yes and not typer.confirm(f"delete {name}: {' and '.join(parts)}?", err=True):
         raise typer.Exit(130)
     if rayjob is not None and place.cluster is not None:

@@ -234,15 +234,13 @@ def _table(told: dict[str, Any]) -> Any:
 
 def cost(told: dict[str, Any]) -> str:
     """What it costs, in a sentence."""
-    from teddy_ray.report.text import duration
+    from teddy_ray.report.text import count, duration
 
-    slots = f"{told['workers']} {'GPU' if told['gpus'] else 'worker'}{'s' * (told['workers'] != 1)}"
-    held = (
-        f"{slots} for {duration(told['wall_seconds'])} are {told['held_hours']:,.2f} hours, {_share(told)} of them busy"
-    )
+    slots = count(told["workers"], "GPU" if told["gpus"] else "worker")
+    held = f"{slots} for {duration(told['wall_seconds'])}: {told['held_hours']:,.2f} hours, {_share(told)} of them busy"
     if told["dollars"] is None:
         return f"{held}; no price is known: --price-{'gpu' if told['gpus'] else 'cpu'}-hour"
-    return f"{held}: ${told['dollars']:,.2f} at ${told['price']:,.2f} an hour{'' if told['gpus'] else ' and core'}"
+    return f"{held}; ${told['dollars']:,.2f} at ${told['price']:,.2f} an hour{'' if told['gpus'] else ' and core'}"
 
 
 def _share(told: dict[str, Any]) -> str:

@@ -121,6 +121,7 @@ def _show_live(found: Iterator[RunStatus | Look]) -> None:
 def _page(look: RunStatus | Look) -> Group:
     from rich.console import Group
 
+    from teddy_cloud.cluster.watch import told_trouble
     from teddy_ray.pipeline.runs import RunStatus
 
     if isinstance(look, RunStatus):
@@ -129,10 +130,8 @@ def _page(look: RunStatus | Look) -> Group:
     about = [_about(work)] if work else []
     head = _head(look.run, str(state.phase), "\n".join([*about, _machines(look)]).strip())
     parts: list[RenderableType] = [head, *([_stage_table(work.stages)] if work else [])]
-    for sentence in (*state.notes, *look.why, *_ending(look)):
+    for sentence in (*state.notes, *look.why, *_ending(look), *told_trouble(look)):
         parts += _lines(sentence)
-    if look.trouble:
-        parts += _lines(f"the store cannot be read from here, so the cluster's word counts: {look.trouble}")
     return Group(*parts)
 
 

@@ -34,7 +34,7 @@ from teddy_cloud.asked import (
     resolve,
     spec_flags,
 )
-from teddy_cloud.stores import ContextOption, NamespaceOption, find_cluster, seconds
+from teddy_cloud.stores import ContextOption, NamespaceOption, Place, find_cluster, seconds
 from teddy_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def submit(
     if not as_json:
         _print(job, settings, cluster, found, where=_where(context, namespace))
     if wait:
-        from teddy_cloud.wait import wait_for
+        from teddy_cloud.cluster.watch import wait as until_the_end
+        from teddy_cloud.config import load
 
-        state = wait_for(cluster, settings, job.run)
+        state = until_the_end(Place(cluster, None, load().endpoint_url), job.run)
     if as_json:
         typer.echo(json.dumps({**told, "state": str(state.phase) if state else "submitted"}))
     if wait and state:
@@ -237,7 +238,7 @@ def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
         known = f"{count(spec.distill.ipc, 'image')} a class, of as many classes as {spec.data.source} has"
         return [("on", on), ("makes", known)]
     slots = job.gpus or job.workers
-    idle = f", fewer than the {slots} workers" if makes["units"] < slots else ""
+    idle = f", fewer than the {count(slots, 'worker')}" if makes["units"] < slots else ""
     images, classes = count(makes["images"], "image"), count(makes["classes"], "class", "classes")
     return [
         ("on", on),

@@ -74,10 +74,22 @@ def test_a_lost_node_a_drained_node_and_a_deleted_head_change_no_byte(ml, nodes,
     assert ml.pull(name)["digests"] == local_results(LONG)["digests"]
 
 
+SHOWN = ("stage_done_tasks", "stage_total_tasks", "stage_share", "images_per_second", "store_bytes_total")
+"""What the chart's dashboard shows of a run in which no request had to be repeated."""
+
+
+def metrics(ml, name):
+    """What Prometheus would find at the head."""
+    (head,) = ml.pods(name, "head")
+    code = "import urllib.request as r; print(r.urlopen('http://localhost:8080').read().decode())"
+    return ml.kubectl("exec", head["metadata"]["name"], "--", "python", "-c", code).stdout
+
+
 def test_a_run_cancelled_in_distill_is_gone_on_with_and_a_paused_one_too(ml, local_results):
     spec = {**LONG, "seed": 2}
     name = ml.submit(spec)
     at_work(ml, name, "distill")
+    until(lambda: all(f"ray_teddy_{shown}{{" in metrics(ml, name) for shown in SHOWN), 60)
     ml.teddy_cloud("cancel", name)
     assert ml.status(name)["state"] == "cancelled"
     assert ml.kubectl("get", "rayjob", name, "-o", "jsonpath={.status.jobStatus}").stdout == "STOPPED"

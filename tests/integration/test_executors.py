@@ -34,8 +34,7 @@ import json, os, signal, sys
 import torch
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline.context import Context, Task
-from teddy_ray.pipeline.executors import Part
-from teddy_ray.pipeline import executors
+from teddy_ray.pipeline.executors import Part, executor
 from teddy_ray.pipeline.settle import settle
 from teddy_ray.spec import Spec
 from teddy_ray.store import open_store
@@ -58,22 +57,22 @@ def say(context, task):
 def full(event):
     raise WorldError("the journal's disk is full")
 
-def told(executor, work, name, **how):
+def told(workers, work, name, **how):
     try:
-        executor.run("distill", work, [Task("unit", "0" * 64, name)], **how)
+        workers.run("distill", work, [Task("unit", "0" * 64, name)], **how)
     except (UserError, WorldError) as error:
         with open(sys.argv[2], "a") as file:
             print(json.dumps([type(error).__name__, str(error)]), file=file)
 
 compute = {"executor": "ray", "workers": 2, "device": "cpu"}
 context = Context(settle(Spec.model_validate({"compute": compute})), open_store(sys.argv[1]), lambda event: None)
-with executors.executor(context) as executor:
+with executor(context) as workers:
     for part in Part:
-        told(executor, fail, part.value, part=part)
-    told(executor, fail_while_the_other_replica_waits, "replicas", part=Part.TRAINER, replicas=2)
-    told(executor, die, "lost", part=Part.TASKS)
+        told(workers, fail, part.value, part=part)
+    told(workers, fail_while_the_other_replica_waits, "replicas", part=Part.TRAINER, replicas=2)
+    told(workers, die, "lost", part=Part.TASKS)
     context.emit = full
-    told(executor, say, "events", part=Part.TASKS)
+    told(workers, say, "events", part=Part.TASKS)
 """
 
 

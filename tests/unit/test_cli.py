@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
 import typer
@@ -167,6 +169,17 @@ def test_the_options_and_arguments_of_a_command_are_these(name):
     options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
     assert {word for option in options for word in (*option.opts, *option.secondary_opts)} == OPTIONS[name]
     assert [parameter.name for parameter in parameters if parameter not in options] == ARGUMENTS.get(name, [])
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"^```.*?^```", README, flags=re.MULTILINE | re.DOTALL)
+SHOWN = re.findall(r"^(?:\$ )?(teddy-cloud .*)", "\n".join(BLOCKS), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_the_readmes_commands_are_understood(line):
+    name, *arguments = shlex.split(re.split(r" #| \|", line)[0])[1:]
+    typer.main.get_command(app.app).commands[name].make_context(name, arguments)
 
 
 def test_version_and_recipes(cli):

@@ -11,6 +11,7 @@ from teddy_cloud import app, control
 from teddy_cloud.cluster import driver_log, forward, watch
 from teddy_cloud.cluster.api import Cluster
 from teddy_cloud.cluster.checks import kuberay
+from teddy_cloud.stores import Place
 from teddy_ray.errors import UserError, WorldError
 
 RUNNING = {"rayClusterName": "a-x1y2z", "jobId": "a-j0b", "rayClusterStatus": {"head": {"podName": "a-x1y2z-head"}}}
@@ -301,6 +302,10 @@ def test_delete_asks_and_takes_the_results_only_where_told(tc, cluster, made_up,
 # Waiting.
 
 
+def here(cluster, made_up):
+    return Place(cluster, str(made_up.store.root), None)
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -321,7 +326,7 @@ def test_waiting_ends_with_the_runs_result_and_says_what_changes(cluster, made_u
 
     cluster.get = get
     told = []
-    assert watch.wait(cluster, "a", store=made_up.store, told=told.append) == code
+    assert watch.wait(here(cluster, made_up), "a", told=told.append).phase.exit_code == code
     phases = [line.partition(": ")[2] for line in told if line.startswith("a: ")]
     assert phases[:2] == ["provisioning", "running"]
     assert len(phases) == 3
@@ -332,16 +337,49 @@ def test_waiting_outlives_a_cluster_that_is_away_for_a_while(cluster, made_up, m
 
     def get(_):
         tries.append(1)
-        if len(tries) < 5:
+        if len(tries) in (2, 3, 4):
             raise WorldError("away")
-        return cluster.put_rayjob("a", "Failed")
+        return cluster.put_rayjob("a", *(("Running", "RUNNING") if len(tries) < 6 else ("Failed", "FAILED")))
 
     cluster.get = get
-    assert watch.wait(cluster, "a", store=made_up.store, told=lambda _: None) == 1
+    told = []
+    assert watch.wait(here(cluster, made_up), "a", told=told.append).phase == "failed"
+    assert told[:4] == ["a: running", "still waiting: away", "a: running", "a: failed"]
     monkeypatch.setattr(watch, "PATIENCE_SECONDS", -1)
-    tries.clear()
+    tries[:] = [1]
     with pytest.raises(WorldError):
-        watch.wait(cluster, "a", store=made_up.store, told=lambda _: None)
+        watch.wait(here(cluster, made_up), "a", told=told.append)
+
+
+def test_who_waits_is_told_why_the_run_waits_and_each_reason_once(cluster, made_up):
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nodes"}
+    cluster.put_pod("a-w-1", "a", "worker", phase="Pending", conditions=[condition])
+    states = iter([("Initializing", "")] * 3 + [("Running", "RUNNING")])
+
+    def get(_):
+        return cluster.put_rayjob("a", *next(states, ("Complete", "STOPPED")))
+
+    cluster.get = get
+    told = []
+    assert watch.wait(here(cluster, made_up), "a", told=told.append).phase == "cancelled"
+    assert told == ["a: provisioning", "worker pod: no node takes it: no nodes", "a: running", "a: cancelled"]
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_store_that_was_away_is_asked_again_at_the_end(cluster, made_up, monkeypatch, back):
+    made_up.finished("a")
+    place, asked = here(cluster, made_up), []
+
+    def readable(_):
+        asked.append(1)
+        return (made_up.store, "") if back and len(asked) > 1 else (None, "it is away")
+
+    monkeypatch.setattr(Place, "readable", readable)
+    cluster.put_rayjob("a", "Failed", "FAILED", reason="SubmissionFailed")
+    told = []
+    assert watch.wait(place, "a", told=told.append).phase == ("finished" if back else "failed")
+    assert "the store cannot be read from here, so the cluster's word counts: it is away" in told
+    assert len(asked) == 2
 
 
 # doctor.
@@ -366,7 +404,7 @@ def test_a_doctor_counts_gpus_and_finds_failed_pulls(tc, cluster):
     cluster.objects[f"{fake_cluster.CORE}/events/e"] = event
     code, out, _ = tc("doctor")
     assert code == 1
-    assert "ok   GPUs     8 on 1 of 1 nodes" in out
+    assert "ok   GPUs     8 on 1 of 1 node" in out
     assert "fail image    i:1 could not be pulled lately" in out
 
 

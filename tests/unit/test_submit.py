@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import fake_cluster
 import pytest
 import yaml
 
-from teddy_cloud import app, wait
+from teddy_cloud import app
+from teddy_cloud.cluster import watch
 from teddy_cloud.cluster.api import ExistsError
 from teddy_cloud.cluster.settings import Settings
 from teddy_ray.errors import UserError, WorldError
@@ -24,12 +26,11 @@ SETTINGS = {
 }
 
 
-class FakeCluster:
+class FakeCluster(fake_cluster.FakeCluster):
     """A namespace that keeps RayJobs, and answers in the order of ``answers`` when it is asked for one."""
 
-    namespace = "ml"
-
     def __init__(self, **settings):
+        super().__init__()
         self.values, self.jobs, self.answers, self.sent = {**SETTINGS, **settings}, {}, [], 0
 
     def settings(self):
@@ -61,7 +62,7 @@ def status(deployment, job="", **more):
 def cluster(monkeypatch):
     fake = FakeCluster()
     monkeypatch.setattr(importlib.import_module("teddy_cloud.submit"), "find_cluster", lambda *_: fake)
-    monkeypatch.setattr(wait, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.0)
     return fake
 
 
@@ -306,7 +307,7 @@ def test_wait_exits_with_the_runs_result_and_tells_of_each_change_once(submit, c
         WorldError("no answer"),
         going,
         status("Retrying", failed=1),
-        going,
+        going | {"failed": 1},
         end,
     ]
     found, out, err = submit("--workers", "2", "--wait")
@@ -314,15 +315,16 @@ def test_wait_exits_with_the_runs_result_and_tells_of_each_change_once(submit, c
     assert "Submitted" in out
     (run,) = cluster.jobs
     said = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in err.splitlines()]
-    assert said[:4] == [f"{run} is provisioning", f"{run} is running", "still waiting: no answer", f"{run} is running"]
-    assert said[4] == f"{run} is retrying, attempt 2 of 4"
-    if end.get("reason"):
-        assert "AppFailed: it broke" in said[-1]
+    assert said[:4] == [f"{run}: provisioning", f"{run}: running", "still waiting: no answer", f"{run}: running"]
+    assert said[4:6] == [f"{run}: retrying, attempt 2 of 4", f"{run}: running, attempt 2 of 4"]
+    told = {0: "finished", 1: "the run itself ended with an error", 2: "refuses the RayJob: bad", 130: "cancelled"}
+    assert told[code] in " ".join(said[6:])
 
 
-def test_wait_believes_the_stores_manifest_rather_than_the_cluster(submit, cluster, store):
+def test_wait_believes_the_stores_manifest_rather_than_the_cluster(submit, cluster, store, made_up):
     run = json.loads(submit("--workers", "2", "--json")[1])["run"]
-    store.put_bytes(f"runs/{run}/manifest.json", b"{}")
+    made_up.finished(run)
+    assert store.head(f"runs/{run}/manifest.json")
     end = status("Failed", "FAILED", reason="SubmissionFailed")
     cluster.answers = [status("Running", "RUNNING"), end, end]
     code, out, err = submit("--workers", "2", "--wait", "--json")
@@ -342,7 +344,7 @@ def test_wait_says_when_the_store_cannot_be_asked(submit, cluster, monkeypatch):
 
 
 def test_waiting_gives_up_where_the_cluster_stays_out_of_reach(submit, cluster, monkeypatch):
-    monkeypatch.setattr(wait, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.0)
     cluster.answers = [WorldError("the API cannot be reached")] * 3
     code, _, err = submit("--workers", "2", "--wait")
     assert code == 1

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from teddy_cloud.cluster.api import ForbiddenError, NotFoundError, NotInstalledError
 from teddy_ray.errors import UserError, WorldError
+from teddy_ray.report.text import count
 
 if TYPE_CHECKING:
     from teddy_cloud.cluster.settings import Settings
@@ -167,8 +168,10 @@ def _gpus(place: Place) -> Check:
         return Check("GPUs", "warn", "you may not look at nodes, so nobody knows here; a run that finds none says so")
     offered = [int((node["status"].get("allocatable") or {}).get("nvidia.com/gpu", 0)) for node in nodes]
     if not any(offered):
-        return Check("GPUs", "warn", f"none on {len(nodes)} nodes now: submit --gpus waits for some, --gpus 0 does not")
-    return Check("GPUs", "ok", f"{sum(offered)} on {sum(map(bool, offered))} of {len(nodes)} nodes")
+        return Check(
+            "GPUs", "warn", f"none on {count(len(nodes), 'node')} now: submit --gpus waits for some, --gpus 0 does not"
+        )
+    return Check("GPUs", "ok", f"{sum(offered)} on {sum(map(bool, offered))} of {count(len(nodes), 'node')}")
 
 
 def _store(place: Place) -> list[Check]:

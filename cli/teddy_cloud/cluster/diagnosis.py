@@ -17,6 +17,7 @@ from typing import Any
 
 from teddy_cloud.cluster.refusals import admission
 from teddy_cloud.cluster.state import QUEUE_LABEL
+from teddy_ray.report.text import count
 
 Json = Mapping[str, Any]
 
@@ -287,7 +288,7 @@ def _of_container(container: Json, pod: Json) -> Iterator[str]:
         times = container.get("restartCount") or 0
         yield (
             f"its container {container.get('name')} ends with exit code {ended.get('exitCode')} as soon as it starts"
-            f" (started again {times} times): teddy-cloud logs, or kubectl logs, has its last words"
+            f" (started again {count(times, 'time')}): teddy-cloud logs, or kubectl logs, has its last words"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from teddy_ray.errors import UserError
 from teddy_ray.pipeline.counts import KNOWN
+from teddy_ray.report.text import count
 
 if TYPE_CHECKING:
     from teddy_ray.spec import Spec
@@ -36,7 +37,9 @@ def slots(gpus: int | None, workers: int | None) -> tuple[int, int]:
     if not gpus and not workers:
         raise UserError("--gpus 0 needs --workers N, the number of workers on CPUs")
     if gpus and workers not in (None, 0, gpus):
-        raise UserError(f"--gpus {gpus} is {gpus} workers, one a GPU: leave --workers {workers} out, or give --gpus 0")
+        raise UserError(
+            f"--gpus {gpus} is {count(gpus, 'worker')}, one a GPU: leave --workers {workers} out, or give --gpus 0"
+        )
     return gpus, gpus or workers or 0
 
 
@@ -46,14 +49,14 @@ def _refuse_compute(spec: Spec, *, gpus: int, slots: int) -> None:
         raise UserError("compute.device = 'cuda' needs GPUs: give --gpus N, or --device auto")
     if compute.device == "cpu" and gpus:
         raise UserError(
-            f"compute.device = 'cpu' would leave {gpus} GPUs idle: give --gpus 0 --workers N, or --device auto"
+            f"compute.device = 'cpu' would leave {count(gpus, 'GPU')} idle: give --gpus 0 --workers N, or --device auto"
         )
     if compute.executor == "inline":
         raise UserError("compute.executor = 'inline' is one process, and a cluster's is Ray: leave it out")
     if replicas > slots:
         raise UserError(
-            f"base.replicas = {replicas} is more than the {slots} workers of this run, so the base would wait for ever:"
-            " lower it, or ask for more"
+            f"base.replicas = {replicas} is more than this run's {count(slots, 'worker')}, so the base would wait for"
+            " ever: lower it, or ask for more"
         )
 
 

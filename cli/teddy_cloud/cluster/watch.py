@@ -1,7 +1,7 @@
 """A look at a run from both sides, the cluster's and the store's, once or until it ends.
 
     look(cluster, store, run).state.phase
-    sys.exit(wait(cluster, run))         # follows the run; says on standard error what changes
+    wait(place, run).phase.exit_code     # follows the run; says on standard error what changes, and why it waits
 
 The store may be out of the user's reach: then the cluster's word is all there is, and a look says so.
 """
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from teddy_cloud.cluster import diagnosis
 from teddy_cloud.cluster.api import ForbiddenError, NotInstalledError
 from teddy_cloud.cluster.diagnosis import Situation
@@ -21,13 +23,14 @@ from teddy_ray.errors import UserError, WorldError
 
 if TYPE_CHECKING:
     from teddy_cloud.cluster.api import Cluster
+    from teddy_cloud.stores import Place
     from teddy_ray.pipeline.events import Event
     from teddy_ray.pipeline.runs import RunStatus
     from teddy_ray.store import Store
 
 WATCH_SECONDS = 5.0
-PATIENCE_SECONDS = 300.0
-"""How long a cluster may be out of reach before somebody who waits for a run is told."""
+PATIENCE_SECONDS = 600.0
+"""How long a cluster may be out of reach before waiting for a run gives up; the run itself does not need us."""
 
 Told = Callable[[str], None]
 
@@ -84,37 +87,49 @@ def situation(cluster: Cluster, run: str) -> Situation:
     )
 
 
-def wait(cluster: Cluster, run: str, *, store: Store | None = None, told: Told | None = None) -> int:
-    """Follow a run to its end, say what changes, and return its exit code (see cluster.state.Phase.exit_code).
+def wait(place: Place, run: str, *, told: Told | None = None) -> RunState:
+    """Follow a run to its end, saying what changes and why it waits; the state in which it ended.
 
-    Without ``store`` the namespace's is used, where this machine reaches it. A cluster that is out of reach for a while
-    is waited for; Ctrl-C leaves the run alone.
+    A cluster that is out of reach for a while is waited for, and WorldError says that it stays so. Ctrl-C ends the
+    waiting alone, with exit code 130.
     """
-    from teddy_cloud.stores import Place
+    tell = told or _print
+    try:
+        return _followed(place, run, tell)
+    except KeyboardInterrupt:
+        tell(f"no longer waiting; {run} goes on: teddy-cloud status {run}")
+        raise typer.Exit(130) from None
 
-    tell, trouble = told or _print, ""
-    if store is None:
-        store, trouble = Place(cluster, None, None).readable()
-        if trouble:
-            tell(f"the store cannot be read from here, so the cluster's word counts: {trouble}")
-    said: tuple[str, ...] = ()
+
+def _followed(place: Place, run: str, tell: Told) -> RunState:
+    assert place.cluster is not None
+    store, trouble = place.readable()
+    said: list[str] = []
     reached = time.monotonic()
     while True:
+        seen = None
         try:
-            seen = look(cluster, store, run, trouble=trouble)
-        except WorldError:
+            seen = look(place.cluster, store, run, trouble=trouble)
+        except WorldError as error:
             if time.monotonic() - reached > PATIENCE_SECONDS:
                 raise
+            lines = [f"still waiting: {error}"]
         else:
             reached = time.monotonic()
             lines = told_lines(seen)
-            for line in lines:
-                if line not in said:
-                    tell(line)
-            said = tuple(lines)
-            if (code := seen.state.phase.exit_code) is not None:
-                return code
-        time.sleep(WATCH_SECONDS)
+        for line in lines:
+            if line not in said:
+                tell(line)
+        said = lines
+        if seen is not None and seen.state.phase.is_terminal:
+            if store is not None or seen.state.phase is Phase.finished:
+                return seen.state
+            # Its manifest would be the last word, so a store that was away hours ago is asked once more.
+            store, trouble = place.readable()
+            if store is None:
+                return seen.state
+        else:
+            time.sleep(WATCH_SECONDS)
 
 
 def told_lines(seen: Look) -> list[str]:
@@ -122,7 +137,8 @@ def told_lines(seen: Look) -> list[str]:
     state = seen.state
     attempt = f", attempt {state.attempt} of {state.attempts}" if state.attempt > 1 else ""
     stage = _stage(seen.work) if state.phase is Phase.running else ""
-    return [f"{seen.run}: {state.phase}{attempt}{stage}", *state.notes, *seen.why, *told_message(seen)]
+    head = f"{seen.run}: {state.phase}{attempt}{stage}"
+    return [head, *state.notes, *seen.why, *told_message(seen), *told_trouble(seen)]
 
 
 def told_message(seen: Look) -> list[str]:
@@ -131,6 +147,11 @@ def told_message(seen: Look) -> list[str]:
         return []
     own = seen.work.message if seen.work else ""
     return (own or ("" if seen.why else seen.state.message)).splitlines()
+
+
+def told_trouble(seen: Look) -> list[str]:
+    """That the store was not heard, and why."""
+    return [f"the store cannot be read from here, so the cluster's word counts: {seen.trouble}"] if seen.trouble else []
 
 
 def _stage(work: RunStatus | None) -> str:
@@ -160,8 +181,6 @@ def _workload(cluster: Cluster, rayjob: dict[str, Any]) -> dict[str, Any] | None
 
 
 def _print(line: str) -> None:
-    import typer
-
     from teddy_ray.report.text import printable
 
-    typer.echo(printable(line), err=True)
+    typer.echo(f"{time.strftime('%H:%M:%S')} {printable(line)}", err=True)
