@@ -1,4 +1,4 @@
-"""What processes of a Ray run share: whose turn it is, and whether it was somebody's before."""
+"""What processes of a Ray run share: a trainer's queue, whatever becomes of its group of workers, and the hub."""
 
 import pytest
 
@@ -6,30 +6,44 @@ from teddy_ray.errors import WorldError
 from teddy_ray.pipeline.shared import Hub, Queue
 
 
-def take_all(queue):
-    return list(iter(queue.take, None))
+def taken(queue):
+    """Everything that is left, as (task, whether somebody has had it)."""
+    found = []
+    while (task := queue.take()) is not None:
+        found.append(task)
+    return found
 
 
-def test_tasks_are_handed_out_once():
+def test_each_task_is_handed_out_once():
     queue = Queue(3)
-    for rank in range(2):
-        queue.join("group", rank)
-    assert take_all(queue) == [(0, False), (1, False), (2, False)]
+    queue.join("a", 0)
+    queue.join("a", 1)
+    assert taken(queue) == [(0, False), (1, False), (2, False)]
 
 
-@pytest.mark.parametrize("again", [("group", 0), ("another", 0), ("another", 1)])
-def test_a_new_group_is_offered_all_tasks_and_told_which_were_taken(again):
+def test_a_new_group_of_any_size_is_offered_all_tasks_again_but_once():
     queue = Queue(3)
-    queue.join("group", 0)
-    assert [queue.take(), queue.take()] == [(0, False), (1, False)]
-    queue.join(*again)
-    assert take_all(queue) == [(0, True), (1, True), (2, False)]
+    for group, ranks in (("a", [0, 1]), ("b", [0]), ("c", [1, 0, 2])):
+        queue.join(group, ranks[0])
+        first = queue.take()
+        for rank in ranks[1:]:
+            queue.join(group, rank)
+        assert [number for number, _ in [first, *taken(queue)]] == [0, 1, 2]
 
 
-def test_a_failure_ends_the_queue_and_the_first_is_told():
-    queue = Queue(3)
-    for message in ("first", "second"):
-        queue.fail(WorldError(message))
+def test_a_rank_that_comes_again_is_a_new_group():
+    queue = Queue(2)
+    queue.join("a", 0)
+    assert queue.take() == (0, False)
+    queue.join("a", 0)
+    assert taken(queue) == [(0, True), (1, False)]
+
+
+def test_after_a_failure_nothing_is_handed_out_and_the_first_one_counts():
+    queue = Queue(2)
+    queue.join("a", 0)
+    queue.fail(WorldError("first"))
+    queue.fail(WorldError("second"))
     assert queue.take() is None
     assert str(queue.failed()) == "first"
 
