@@ -475,7 +475,7 @@ def test_impossible_sizes_are_refused(asked, words):
         ({"gpus": 4}, {"compute.device": "cpu"}, "leave 4 GPUs idle"),
         ({"workers": 4}, {"compute.device": "cuda"}, "needs GPUs: give --gpus N"),
         ({"workers": 4}, {"compute.executor": "inline"}, "compute.executor = 'inline'"),
-        ({"workers": 2}, {"base.replicas": 4}, "base.replicas = 4 is more than the 2 workers"),
+        ({"workers": 2}, {"base.replicas": 4}, "base.replicas = 4 is more than this run's 2 workers"),
         (
             {"workers": 2},
             {"base.checkpoint": "base.safetensors", "pool.kind": "post"},

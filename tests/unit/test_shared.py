@@ -1,18 +1,9 @@
-"""What processes of a Ray run share: the hub, and a trainer's queue of tasks, whatever becomes of its workers."""
+"""What processes of a Ray run share: a trainer's queue, whatever becomes of its group of workers, and the hub."""
 
 import pytest
 
 from teddy_ray.errors import WorldError
 from teddy_ray.pipeline.shared import Hub, Queue
-
-
-@pytest.mark.parametrize(("give", "take"), [("push", "drain"), ("keep", "kept")])
-def test_what_the_hub_has_given_it_has_no_more(give, take):
-    hub = Hub()
-    for item in (b"1", b"2"):
-        getattr(hub, give)(item)
-    assert getattr(hub, take)() == [b"1", b"2"]
-    assert getattr(hub, take)() == []
 
 
 def taken(queue):
@@ -55,3 +46,12 @@ def test_after_a_failure_nothing_is_handed_out_and_the_first_one_counts():
     queue.fail(WorldError("second"))
     assert queue.take() is None
     assert str(queue.failed()) == "first"
+
+
+@pytest.mark.parametrize(("give", "take"), [("push", "drain"), ("keep", "kept")])
+def test_what_the_hub_has_given_it_has_no_more(give, take):
+    hub = Hub()
+    for item in (b"1", b"2"):
+        getattr(hub, give)(item)
+    assert getattr(hub, take)() == [b"1", b"2"]
+    assert getattr(hub, take)() == []
