@@ -55,8 +55,8 @@ def _refuse_compute(spec: Spec, *, gpus: int, slots: int) -> None:
         raise UserError("compute.executor = 'inline' is one process, and a cluster's is Ray: leave it out")
     if replicas > slots:
         raise UserError(
-            f"base.replicas = {replicas} is more than the {count(slots, 'worker')} of this run, so the base would wait"
-            " for ever: lower it, or ask for more"
+            f"base.replicas = {replicas} is more than this run's {count(slots, 'worker')}, so the base would wait for"
+            " ever: lower it, or ask for more"
         )
 
 
