@@ -19,7 +19,7 @@ from on_cluster import PUBLIC_ENDPOINT, SMALL, run, settings_of, until
 pytestmark = pytest.mark.timeout(1200)
 # The head keeps to the node that cannot be lost, and that a drain would wait for.
 VALUES = {"head": {"cpu": "100m", "memory": "2Gi", "nodeSelector": {"teddy/role": "head"}}}
-LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 3000, "relabel.views": 2000}
+LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 1500, "relabel.views": 800}
 
 
 @pytest.fixture
