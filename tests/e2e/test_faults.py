@@ -172,7 +172,7 @@ def test_a_key_revoked_in_the_middle_is_said_and_a_new_one_goes_on(ml, local_res
     seen = ml.status(name)
     assert "does not take the AWS credentials" in json.dumps(seen)
     assert account.secret not in json.dumps(seen)
-    ml.kubectl("delete", "rayjob", name, "--timeout=120s")
+    # With a size the RayJob is made anew, of what the namespace says now: its Secret.
     ml.teddy_cloud("resume", name, "--workers", "2")
     ml.wait(name, "finished")
     assert ml.pull(name)["digests"] == local_results(spec)["digests"]
