@@ -14,10 +14,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from teddy_ray.pipeline import stopping
+
 
 @contextmanager
 def stops() -> Iterator[Callable[[BaseException], int | None]]:
-    """SIGTERM raises KeyboardInterrupt, like Ctrl-C; yields what tells the signal behind an exception, if there is one.
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does; yields what tells the signal behind an exception, if any.
 
     Ray puts its own handlers in place of ours, and they raise SystemExit with codes of their own. What
     Python's wakeup pipe says is true whatever the handler.
@@ -35,7 +37,9 @@ def stops() -> Iterator[Callable[[BaseException], int | None]]:
         return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), plain)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # as a shell's background job is started
+            signal.signal(number, stopping.stop)
     previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield signal_of

@@ -22,6 +22,7 @@ from teddy_ray.pipeline.names import run_name
 from teddy_ray.pipeline.results import Made, Results
 from teddy_ray.pipeline.settle import device_name, settle
 from teddy_ray.pipeline.stages import base, data, distill, evaluate, pool, relabel, report
+from teddy_ray.pipeline.stopping import unmasked
 from teddy_ray.spec import Spec
 from teddy_ray.store import Store, records
 from teddy_ray.store.records import Record
@@ -56,7 +57,7 @@ def attempt(context: Context, name: str, executor: Callable[[Context], Executor]
     first = _begin(context, stages)
     # Only now: what is refused leaves no run behind.
     store.put_if_absent(f"{folder}/spec.json", context.spec.to_json().encode())
-    with journal:
+    with journal, unmasked():
         stages.claim("data", [stages.made.data])
         with executor(context) as workers:
             made = _carry_out(context, stages, workers, first)

@@ -11,7 +11,7 @@ SPEC |= {"distill.unit_images": 50, "distill.iterations": 5, "relabel.views": 2}
 VALUES = {
     "spec": SPEC,
     # Eight slots a pod, on a node of the test cluster: all share one small machine.
-    "worker": {"cpu": "10m", "memory": "1Gi", "sharedMemory": "32Mi", "gpusPerNode": 8},
+    "worker": {"cpu": "10m", "memory": "1Gi", "sharedMemory": "128Mi", "gpusPerNode": 8},
 }
 GPUS = 16
 

@@ -180,8 +180,9 @@ class Artifacts:
             return next((p for p in (self.folder / stage).glob("*/resume") if p.stat().st_mtime > since), None)
 
     def half_way(self):
-        """The checkpoint of a unit at work while another is finished."""
-        return self.checkpoint("unit") if self.records("unit") else None
+        """The checkpoint of a unit at work, which has no record yet, while another is finished."""
+        found = self.checkpoint("unit") if self.records("unit") else None
+        return found if found and not found.with_name("record.json").exists() else None
 
     def check(self):
         """Every record's files are there and what they were, and there is nothing else."""
