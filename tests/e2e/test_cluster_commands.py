@@ -1,8 +1,6 @@
 """The commands on a real cluster, from a run's first pod to its last: as users type them, on RayJobs as we render them.
 
-Needs KUBECONFIG with KubeRay 1.6 or later, the image TEDDY_E2E_IMAGE, and a bucket: TEDDY_S3_BUCKET, with its endpoint
-as pods (TEDDY_S3_ENDPOINT_CLUSTER) and this machine (TEDDY_S3_ENDPOINT_HOST) reach it, and AWS_* keys. What the driver
-does is no matter here: a few lines of Python stand for it. Takes about three minutes.
+What the driver does is no matter here: a few lines of Python stand for it. Takes about three minutes.
 """
 
 import base64
@@ -18,6 +16,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+from on_cluster import ENDPOINT, PUBLIC_ENDPOINT, require
 
 from teddy_cloud.cluster.access import find
 from teddy_cloud.cluster.api import Cluster
@@ -26,7 +25,7 @@ from teddy_ray.spec import Spec
 
 pytestmark = pytest.mark.timeout(900)
 
-IMAGE = os.environ.get("TEDDY_E2E_IMAGE", "localhost:5000/teddy-cloud:dev")
+IMAGE = os.environ.get("TEDDY_E2E_IMAGE", "")
 CODE = "import sys; sys.argv[0] = 'teddy-cloud'; from teddy_cloud.app import main; main()"
 TALKS = "python -u -c \"import time; [print('said', i) or time.sleep(1) for i in range(900)]\""
 
@@ -34,8 +33,7 @@ TALKS = "python -u -c \"import time; [print('said', i) or time.sleep(1) for i in
 @pytest.fixture(scope="module")
 def cluster():
     """A namespace of its own, restricted, with what the chart would leave there."""
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip("no KUBECONFIG")
+    require()
     name = f"teddy-e2e-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     made = Cluster(find(None, name))
@@ -44,9 +42,9 @@ def cluster():
     )
     settings = {
         "store": {
-            "uri": f"s3://{os.environ.get('TEDDY_S3_BUCKET', 'none')}/{name}",
-            "endpoint": os.environ.get("TEDDY_S3_ENDPOINT_CLUSTER", ""),
-            "publicEndpoint": os.environ.get("TEDDY_S3_ENDPOINT_HOST", ""),
+            "uri": f"{os.environ['TEDDY_E2E_STORE']}/{name}",
+            "endpoint": ENDPOINT,
+            "publicEndpoint": PUBLIC_ENDPOINT,
         },
         "image": IMAGE,
         "head": {"cpu": "100m", "memory": "1536Mi"},
