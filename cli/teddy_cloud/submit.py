@@ -100,12 +100,12 @@ def submit(
     cluster = find_cluster(context, namespace)
     settings = _settings(
         cluster,
+        queue_timeout,
         {
             "--image": image,
             "--gpus-per-node": gpus_per_node,
             "--gpu-type": gpu_type,
             "--max-hours": max_hours,
-            "--queue-timeout": None if queue_timeout is None else seconds(queue_timeout, option="--queue-timeout") / 60,
             "--queue": queue,
             "--priority": priority,
             "--retries": retries,
@@ -124,26 +124,32 @@ def submit(
     if dry_run:
         typer.echo(json.dumps(manifest) if as_json else manifest_yaml(manifest), nl=as_json)
         return
-    found = send(cluster, manifest)
-    told = _told(job, settings, cluster, created=found is None)
-    state = found
+    state = send(cluster, manifest)
+    told = _told(job, settings, cluster, created=state is None)
     if not as_json:
-        _print(job, settings, cluster, found, where=_where(context, namespace))
+        _print(job, settings, cluster, state, where=_where(context, namespace))
     if wait:
-        from teddy_cloud.cluster.watch import wait as until_the_end
-        from teddy_cloud.config import load
-
-        state = until_the_end(Place(cluster, None, load().endpoint_url), job.run)
+        state = _end_of(cluster, job.run)
     if as_json:
         typer.echo(json.dumps({**told, "state": str(state.phase) if state else "submitted"}))
     if wait and state:
         raise typer.Exit(state.phase.exit_code or 0)
 
 
-def _settings(cluster: Cluster, flags: dict[str, Any]) -> Settings:
+def _end_of(cluster: Cluster, run: str) -> RunState:
+    """The state in which the run has ended, once it has."""
+    from teddy_cloud.cluster.watch import wait
+    from teddy_cloud.config import load
+
+    return wait(Place(cluster, None, load().endpoint_url), run)
+
+
+def _settings(cluster: Cluster, queue_timeout: str | None, flags: dict[str, Any]) -> Settings:
+    """The namespace's settings as the flags change them."""
     from teddy_cloud.cluster.flags import changed
 
-    return changed(cluster.settings(), flags)
+    minutes = None if queue_timeout is None else seconds(queue_timeout, option="--queue-timeout") / 60
+    return changed(cluster.settings(), {**flags, "--queue-timeout": minutes})
 
 
 def send(cluster: Cluster, manifest: Manifest) -> RunState | None:

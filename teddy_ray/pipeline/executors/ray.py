@@ -218,7 +218,8 @@ class RayExecutor:
         try:
             while not self._stop.wait(0.5):
                 self._forward()
-        except (WorldError, RayError) as error:  # a full disk, or the hub lost: for the main thread to tell
+        # A full disk, a key revoked, or the hub lost: for the main thread to tell.
+        except (UserError, WorldError, RayError) as error:
             self._poller_failure = error
 
     def _forward(self) -> None:
