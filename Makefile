@@ -1,6 +1,6 @@
 # Everything that a developer runs. `make` alone says what there is; each target sets up .venv first if it must.
 #   make PYTHON=python3.13 setup    # another Python, 3.11 or newer
-#   make test                       # what CI runs
+#   make test                       # before every push
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## distil the digits on this machine, in about a minute
 	$(BIN)/teddy-cloud run
 
-test: lint unit integration ## lint, then all tests: what CI runs
+test: lint unit integration ## lint, then unit and integration tests
 
 unit: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest tests/unit

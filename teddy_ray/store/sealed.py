@@ -15,21 +15,18 @@ _SEAL = "sha256"
 
 def seal(values: Mapping[str, Any]) -> bytes:
     """The same bytes for equal values, which must have no ``sha256`` of their own."""
-    return _text({**values, _SEAL: _sha256(values)})
+    return _text({**values, _SEAL: hashlib.sha256(_text(values)).hexdigest()})
 
 
 def opened(data: bytes) -> dict[str, Any]:
-    """What was sealed; ValueError where it has changed since, or never was."""
+    """What was sealed; ValueError where a byte has changed since, or it never was."""
     values = json.loads(data)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 - whoever reads it expects one kind of error
-    if values.pop(_SEAL, None) != _sha256(values):
+    values.pop(_SEAL, None)
+    if data != seal(values):  # the bytes, not the values: two spellings of a float's 17th digit are one number
         raise ValueError("its SHA-256 is another")
     return values
-
-
-def _sha256(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(values)).hexdigest()
 
 
 def _text(values: Mapping[str, Any]) -> bytes:
