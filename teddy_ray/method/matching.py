@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from teddy_ray.method.statistics import Recorder, Statistics, running_statistics
+from teddy_ray.method.statistics import Observer, Statistics
 
 
 class Teacher:
@@ -25,8 +25,8 @@ class Teacher:
     """
 
     def __init__(self, model: nn.Module, example_BCHW: Tensor, class_means_KD: Tensor | None = None) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.remembered = running_statistics(self.model, example_BCHW)
+        self.observe = Observer(model, example_BCHW)
+        self.remembered = self.observe.remembered()
         self.class_means = class_means_KD
 
 
@@ -79,14 +79,13 @@ def class_distance(features_BD: Tensor, y_B: Tensor, class_means_KD: Tensor) -> 
 
 def eq7(teacher: Teacher, x_BCHW: Tensor, y_B: Tensor, weights: Weights) -> Loss:
     """Eq. 7 for one teacher, and, where it has a weight, the distance of class means."""
-    with Recorder(teacher.model) as seen:
-        logits = teacher.model(x_BCHW)
-    statistics = distance(seen.statistics, teacher.remembered, first_layer_weight=weights.first_layer)
+    logits, seen, features = teacher.observe(x_BCHW)
+    statistics = distance(seen, teacher.remembered, first_layer_weight=weights.first_layer)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     classification = functional.cross_entropy(wide, y_B)
     total = weights.statistics * statistics + weights.classification * classification
     if weights.class_means:
         if teacher.class_means is None:
             raise ValueError("a weight on class means needs a teacher that has them")
-        total = total + weights.class_means * class_distance(seen.features, y_B, teacher.class_means)
+        total = total + weights.class_means * class_distance(features, y_B, teacher.class_means)
     return Loss(total, statistics, classification)

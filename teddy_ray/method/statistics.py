@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
 Statistics = list[tuple[Tensor, Tensor]]
 """Per BatchNorm layer, in the order in which the layers run: mean (C,) and biased variance (C,), float32 or wider."""
@@ -61,41 +61,59 @@ def head(model: nn.Module) -> nn.Linear:
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
-class Recorder:
-    """Collects batch statistics and features while its model runs: ``with Recorder(model) as seen: model(x)``."""
+class Observed(NamedTuple):
+    """What a model made of a batch, and what was seen inside it on the way."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.statistics: Statistics = []
-        self.features: Tensor = torch.empty(0)
-        """What the head was given, (B, D), float32 or wider."""
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> Recorder:
-        self._handles = [layer.register_forward_pre_hook(self._record_statistics) for layer in layers(self.model)]
-        self._handles.append(head(self.model).register_forward_pre_hook(self._record_features))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _record_statistics(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.statistics.append(batch_statistics(inputs[0]))
-
-    def _record_features(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.features = _wide(inputs[0])
+    logits: Tensor
+    statistics: Statistics
+    features: Tensor
+    """What the head was given, (B, D), float32 or wider."""
 
 
-def running_statistics(model: nn.Module, x_BCHW: Tensor) -> Statistics:
-    """RM and RV: what every layer has remembered of the real data, in the order in which the layers run on ``x``."""
-    order: list[nn.BatchNorm2d] = []
-    handles = [layer.register_forward_pre_hook(lambda module, _: order.append(module)) for layer in layers(model)]
+class Observer:
+    """A frozen model that tells what its BatchNorm layers and its head are given: ``Observer(model, x)(x).statistics``.
+
+    It looks through hooks on a structure of its own, whose tensors are the model's; so observers do not disturb one
+    another, and torch.compile finds all of one shape alike: one graph serves every member of a pool.
+    """
+
+    def __init__(self, model: nn.Module, example_BCHW: Tensor) -> None:
+        tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        self.model = copy.deepcopy(model.eval().requires_grad_(False), tensors)
+        self.layers = _in_running_order(self.model, example_BCHW)
+        self.head: Any = head(self.model)
+        for layer in self.layers:
+            layer.register_forward_pre_hook(_keep_statistics)
+        self.head.register_forward_pre_hook(_keep_features)
+
+    def __call__(self, x_BCHW: Tensor) -> Observed:
+        logits = self.model(x_BCHW)
+        return Observed(logits, [layer.seen for layer in self.layers], self.head.seen)
+
+    def remembered(self) -> Statistics:
+        """RM and RV: what every layer has remembered of the real data, in the order in which the layers run."""
+        return [(_buffer(layer.running_mean), _buffer(layer.running_var)) for layer in self.layers]
+
+
+def _keep_statistics(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+    layer.seen = batch_statistics(inputs[0])
+
+
+def _keep_features(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+    layer.seen = _wide(inputs[0])
+
+
+def _in_running_order(model: nn.Module, x_BCHW: Tensor) -> list[Any]:
+    """The BatchNorm layers as they run on ``x``, which need not be the order in which they are registered."""
+    order: list[Any] = []
+    handles = [layer.register_forward_pre_hook(lambda layer, _: order.append(layer)) for layer in layers(model)]
     with torch.no_grad():
         model(x_BCHW)
     for handle in handles:
         handle.remove()
-    return [(_buffer(layer.running_mean), _buffer(layer.running_var)) for layer in order]
+    if len(set(order)) < len(order):
+        raise ValueError("a BatchNorm layer that runs twice remembers no single batch")
+    return order
 
 
 @torch.no_grad()
@@ -119,12 +137,12 @@ def estimate_again(model: nn.Module, batches: Iterable[Tensor]) -> None:
 def class_means(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Tensor:
     """The mean feature (K, D) of each class over ``batches`` of real images (B, 3, H, W) and their classes (B,)."""
     sums = counts = torch.zeros((), device=next(model.parameters()).device)
-    with Recorder(model) as seen:
-        for images, labels in batches:
-            model(images)
-            members_KB = functional.one_hot(labels, classes).to(seen.features.dtype).T
-            sums, counts = sums + members_KB @ seen.features, counts + members_KB.sum(dim=1)
-            seen.statistics.clear()
+    observer: Observer | None = None
+    for images, labels in batches:
+        observer = observer or Observer(model, images[:1])
+        features_BD = observer(images).features
+        members_KB = functional.one_hot(labels, classes).to(features_BD.dtype).T
+        sums, counts = sums + members_KB @ features_BD, counts + members_KB.sum(dim=1)
     return sums / counts.clamp(min=1)[:, None]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from teddy_ray.method import views
+from teddy_ray.method.compiling import compiled
 from teddy_ray.method.matching import Loss, Teacher, Weights, eq7
 from teddy_ray.method.optimisation import cosine, precision
 from teddy_ray.method.pixels import Pixels
@@ -36,6 +37,7 @@ class Settings:
     crop_scale: float
     shared_crop: bool
     bfloat16: bool
+    compiled: bool = False
 
 
 class Synthesis:
@@ -61,6 +63,7 @@ class Synthesis:
         self.labels, self.images, self.teachers = labels_B, images_B, teachers
         self.settings, self.flip, self.seed, self.unit = settings, flip, seed, unit
         self.iteration = 0
+        self._eq7 = compiled(eq7) if settings.compiled else eq7
         self._black, self._white = pixels.bounds(start_BCHW.device)
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.Adam([self.x], lr=settings.lr, betas=settings.betas, eps=1e-8)
@@ -129,7 +132,7 @@ class Synthesis:
         """Add one teacher's share of the gradient to ``seen.grad``. One at a time: memory does not grow with n."""
         settings = self.settings
         with precision(seen.device, bfloat16=settings.bfloat16):
-            loss = eq7(teacher, seen, self.labels, settings.weights)
+            loss = self._eq7(teacher, seen, self.labels, settings.weights)
         # The mean over the n models, so that neither lr nor weights depend on n.
         (loss.total / settings.models_per_step).backward()
         return loss.total.detach(), loss.statistics.detach(), loss.classification.detach()

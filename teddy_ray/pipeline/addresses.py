@@ -1,8 +1,8 @@
 """What makes an artifact is its address: a digest over its part of the spec and its inputs' digests, and nothing else.
 
 Left out on purpose: the number of workers, how often a unit is checkpointed, and, of a unit, the IPC. Put in on
-purpose: the kind of device and the precision, since they change float sums. ``FORMAT`` is raised when the same inputs
-come to mean other bytes, because the code has changed.
+purpose: the kind of device, the precision, and whether it was compiled, since they change float sums. ``FORMAT`` is
+raised when the same inputs come to mean other bytes, because the code has changed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def pruned_member(spec: Spec, base: str, index: int) -> str:
     return digest("member", FORMAT, base, how, index)
 
 
-def unit(spec: Spec, data: str, models: Sequence[str], name: str, images: Sequence[int]) -> str:
+def unit(spec: Spec, data: str, models: Sequence[str], name: str, images: Sequence[int], *, compiled: bool) -> str:
     """One unit; ``models`` are the digests of those that it is matched to and started with."""
     part = spec.distill.model_dump(mode="json", exclude={"ipc", "checkpoint_seconds", "match"})
-    return digest("unit", FORMAT, data, list(models), part, spec.seed, name, list(images), *_device(spec))
+    how = _device(spec, compiled=compiled)
+    return digest("unit", FORMAT, data, list(models), part, spec.seed, name, list(images), *how)
 
 
 def image_set(kind: str, *sources: object) -> str:
@@ -44,10 +45,13 @@ def image_set(kind: str, *sources: object) -> str:
     return digest("images", FORMAT, kind, *sources)
 
 
-def label_shard(spec: Spec, images_sha256: str, labellers: Sequence[str], rows: Sequence[int]) -> str:
+def label_shard(
+    spec: Spec, images_sha256: str, labellers: Sequence[str], rows: Sequence[int], *, compiled: bool
+) -> str:
     """The soft labels of a range of images and a range of views."""
     part = spec.relabel.model_dump(mode="json", exclude={"labellers", "views"})
-    return digest("labels", FORMAT, images_sha256, list(labellers), part, spec.seed, list(rows), *_device(spec))
+    how = _device(spec, compiled=compiled)
+    return digest("labels", FORMAT, images_sha256, list(labellers), part, spec.seed, list(rows), *how)
 
 
 def student(spec: Spec, data: str, images_sha256: str, labels: Sequence[str], job: Sequence[object]) -> str:
@@ -72,5 +76,5 @@ def resume_key(stage: str, digest: str) -> str:
     return f"artifacts/{stage}/{digest}/resume"
 
 
-def _device(spec: Spec) -> tuple[str, str]:
-    return spec.compute.device, spec.compute.precision
+def _device(spec: Spec, *, compiled: bool = False) -> tuple[str, ...]:
+    return (spec.compute.device, spec.compute.precision, *(["compiled"] if compiled else []))

@@ -160,6 +160,7 @@ def _environment(context: Context) -> Results:
     return {
         "device": f"{compute.device} ({context.device_name})",
         "precision": compute.precision,
+        "compile": compute.compile,
         "executor": compute.executor,
         "workers": compute.workers,
         "python": platform.python_version(),

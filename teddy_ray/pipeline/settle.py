@@ -1,4 +1,4 @@
-"""What "auto" means on this machine, for device, precision, executor and workers; a run's spec is stored with it."""
+"""What "auto" means on this machine, for the whole of ``compute``; a run's spec is stored with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from teddy_ray.errors import UserError
+from teddy_ray.method.compiling import can_compile
 from teddy_ray.method.optimisation import has_bfloat16
 from teddy_ray.spec import ComputeSpec, Spec
 
@@ -34,7 +35,9 @@ def settle(spec: Spec) -> Spec:
         raise UserError(
             "compute.executor = 'ray', but Ray is not installed here: install 'ray[default,train]', or set inline"
         )
-    compute = ComputeSpec(device=device, precision=precision, executor=executor, workers=workers)
+    compute = ComputeSpec(
+        device=device, precision=precision, compile=_compile(spec, device), executor=executor, workers=workers
+    )
     return spec.model_copy(update={"compute": compute})
 
 
@@ -54,6 +57,18 @@ def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+def _compile(spec: Spec, device: str) -> Literal["large", "always", "never"]:
+    asked, able = spec.compute.compile, can_compile(torch.device(device))
+    if asked == "auto":
+        return "large" if able else "never"
+    if asked != "never" and not able:
+        raise UserError(
+            f"compute.compile = '{asked}' needs a C++ compiler and Python's headers, which are not both here: install"
+            " them (Debian: g++ and python3-dev), or set compute.compile=never"
+        )
+    return asked
 
 
 def _cores() -> int:

@@ -166,11 +166,15 @@ class EvaluateSpec(Part):
 
 
 class ComputeSpec(Part):
-    """Where the work runs. ``device`` and ``precision`` can change bytes; the others cannot, and are in no digest."""
+    """Where the work runs. ``device``, ``precision`` and ``compile`` can change bytes; the others cannot, and are in no
+    digest."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device has its instructions."""
+    compile: Literal["auto", "large", "always", "never"] = "auto"
+    """Which work goes through torch.compile: what is large enough to win back the time that compiling takes, all of it,
+    or none. auto: large, where there is a C++ compiler."""
     executor: Literal["auto", "inline", "ray"] = "auto"
     """auto: inline for one worker or where Ray is not installed, else a local Ray."""
     workers: Annotated[int, Field(ge=0, le=100_000)] = 1

@@ -15,7 +15,7 @@ from teddy_ray.method import initial, labels, pool, randomness, statistics, synt
 from teddy_ray.method.matching import Teacher, Weights, eq7
 from teddy_ray.method.optimisation import cosine, precision
 from teddy_ray.method.pixels import Pixels
-from teddy_ray.method.statistics import Recorder, batch_statistics, class_means, estimate_again, running_statistics
+from teddy_ray.method.statistics import Observer, batch_statistics, class_means, estimate_again
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe, real_batches, soft_cross_entropy
 from teddy_ray.method.views import Geometry
@@ -61,13 +61,21 @@ def teacher(seed=0, dtype=torch.float32, **options):
 def test_statistics_come_in_running_order_whatever_the_order_of_registration():
     net = Net()
     assert statistics.layers(net) == [net.late, net.early]
-    remembered = running_statistics(net.eval(), torch.zeros(1, 3, 8, 8))
-    for (mean, variance), layer in zip(remembered, (net.early, net.late), strict=True):
+    observer = Observer(net, torch.zeros(1, 3, 8, 8))
+    for (mean, variance), layer in zip(observer.remembered(), (net.early, net.late), strict=True):
         assert torch.equal(mean, layer.running_mean)
         assert torch.equal(variance, layer.running_var)
-    with Recorder(net) as seen:
-        net(numbers(2, 3, 8, 8))
-    assert [len(mean) for mean, _ in seen.statistics] == [5, 4]
+    assert [len(mean) for mean, _ in observer(numbers(2, 3, 8, 8)).statistics] == [5, 4]
+
+
+def test_observers_have_the_models_tensors_and_leave_its_structure_alone():
+    net = Net()
+    observers = [Observer(net, torch.zeros(1, 3, 8, 8)) for _ in range(2)]
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in net.modules())
+    of_net = {tensor.data_ptr() for tensor in net.state_dict().values()}
+    assert all({value.data_ptr() for value in observer.model.state_dict().values()} == of_net for observer in observers)
+    one, other = (observer(numbers(2, 3, 8, 8)) for observer in observers)
+    assert torch.equal(one.logits, other.logits)
 
 
 def test_batch_statistics_are_biased_and_wide():
@@ -82,9 +90,8 @@ def test_batch_statistics_are_biased_and_wide():
 
 def test_recorded_features_are_what_the_head_was_given():
     net, x = Net().eval(), numbers(3, 3, 8, 8)
-    with Recorder(net) as seen:
-        logits = net(x)
-    torch.testing.assert_close(net.head(seen.features), logits)
+    seen = Observer(net, x)(x)
+    torch.testing.assert_close(net.head(seen.features), seen.logits)
 
 
 def test_estimating_again_is_the_plain_average_over_batches():
@@ -104,8 +111,7 @@ def test_class_means_over_batches():
     net = Net().eval().double()
     x, y = numbers(7, 3, 8, 8, seed=1, dtype=torch.float64), torch.tensor([0, 2, 2, 0, 0, 2, 0])
     means = class_means(net, [(x[:4], y[:4]), (x[4:], y[4:])], CLASSES)
-    with Recorder(net) as seen:
-        net(x)
+    seen = Observer(net, x)(x)
     for class_ in (0, 2):
         torch.testing.assert_close(means[class_], seen.features[y == class_].mean(dim=0))
     assert torch.equal(means[1], torch.zeros(4))  # no image: no answer, but a finite one
@@ -204,7 +210,7 @@ def test_synthesis_is_the_plain_loop(optimizer, reference, shared):
     teachers = [teacher(seed, torch.float64, width=5 + seed) for seed in range(2)]
     work = unit(start, teachers=teachers, models_per_step=2, optimizer=optimizer, shared_crop=shared)
     losses = [float(work.step().total) for _ in range(4)]
-    models = [each.model for each in teachers]
+    models = [each.observe.model for each in teachers]
     x, expected = reference_steps(start, work.labels, models, 4, optimizer=reference, shared=shared)
     assert losses == pytest.approx(expected, abs=1e-10)
     torch.testing.assert_close(work.x.detach(), x, atol=1e-9, rtol=0)

@@ -16,6 +16,7 @@ from teddy_ray.method.optimisation import precision
 from teddy_ray.method.statistics import class_means
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.pipeline import addresses
+from teddy_ray.pipeline.compiling import compiled
 from teddy_ray.pipeline.context import Context, Task, threads
 from teddy_ray.pipeline.events import event
 from teddy_ray.pipeline.stages.pool import chosen
@@ -46,7 +47,14 @@ def tasks(context: Context, base: Record, pool: Sequence[Record]) -> list[Task]:
     return [
         Task(
             "unit",
-            addresses.unit(context.spec, real.digest, made_by, unit.name, unit.images(real.classes)),
+            addresses.unit(
+                context.spec,
+                real.digest,
+                made_by,
+                unit.name,
+                unit.images(real.classes),
+                compiled=_compiled(context, unit),
+            ),
             unit.name,
             {**inputs, "unit": unit},
         )
@@ -149,7 +157,7 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
         labels,
         images_B=torch.tensor(unit.images(real.classes)),
         teachers=teachers,
-        settings=_settings(context),
+        settings=_settings(context, unit),
         pixels=real.pixels,
         flip=real.flip,
         seed=context.spec.seed,
@@ -182,7 +190,13 @@ def _class_means(context: Context, model: nn.Module) -> Tensor | None:
         return class_means(model, batches(), real.classes)
 
 
-def _settings(context: Context) -> Settings:
+def _compiled(context: Context, unit: Unit) -> bool:
+    spec = context.spec
+    images = spec.distill.iterations * spec.distill.models_per_step * len(unit.class_slots)
+    return compiled(context, "match", spec.base.arch, images=images)
+
+
+def _settings(context: Context, unit: Unit) -> Settings:
     spec = context.spec.distill
     return Settings(
         iterations=spec.iterations,
@@ -199,6 +213,7 @@ def _settings(context: Context) -> Settings:
         crop_scale=spec.crop_scale,
         shared_crop=spec.shared_crop,
         bfloat16=context.bfloat16,
+        compiled=_compiled(context, unit),
     )
 
 

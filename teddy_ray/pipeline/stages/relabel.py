@@ -13,6 +13,7 @@ from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
 from teddy_ray.method.optimisation import precision
 from teddy_ray.pipeline import addresses
+from teddy_ray.pipeline.compiling import compiled
 from teddy_ray.pipeline.context import Context, Task, threads
 from teddy_ray.pipeline.imagesets import content_of, read
 from teddy_ray.pipeline.stages.pool import chosen
@@ -46,7 +47,9 @@ def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]
         result.append(
             Task(
                 "labels",
-                addresses.label_shard(context.spec, content_of(images), made_by, rows),
+                addresses.label_shard(
+                    context.spec, content_of(images), made_by, rows, compiled=_compiled(context, rows, len(made_by))
+                ),
                 f"{images.meta['name']}-i{image:06d}-v{view:05d}",
                 {
                     "images": images.digest,
@@ -90,14 +93,21 @@ def geometry(context: Context, image: Tensor, view: Tensor, count: int) -> views
     )
 
 
+def _compiled(context: Context, rows: tuple[int, int, int, int], labellers: int) -> bool:
+    first, last, first_view, last_view = rows
+    images = (last - first) * (last_view - first_view) * labellers
+    return compiled(context, "look", context.spec.base.arch, images=images)
+
+
 def _answers(context: Context, task: Task, pictures: Tensor, image: Tensor, view: Tensor) -> Iterator[Tensor]:
     labellers = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["labellers"]]
     normalised = context.real.pixels.normalise(pictures.to(context.device))
     batches = list(zip(image.split(BATCH), view.split(BATCH), strict=True))
+    graph = _compiled(context, task.inputs["rows"], len(labellers))
     for images, view_numbers in context.watched(batches, "relabel", task.name, 0, len(batches)):
         own = geometry(context, images, view_numbers, len(pictures))
         partner = geometry(context, own.partner, view_numbers, len(pictures))
         device = context.device
         shown, _ = views.render(normalised, images.to(device), own.to(device), partner.to(device))
         with precision(device, bfloat16=context.bfloat16):
-            yield ensemble(labellers, shown, average=context.spec.relabel.ensemble).cpu()
+            yield ensemble(labellers, shown, average=context.spec.relabel.ensemble, compiled=graph).cpu()
