@@ -125,11 +125,12 @@ def other_value(field, value):
         "evaluate.students": ["resnet18"],
         "evaluate.regimes": ["hard"],
         "evaluate.controls": [],
+        "compute.precision": "float32",
+        "compute.compile": "always",
+        "compute.executor": "inline",
     }
     words = {"sgd": "adamw", "adamw": "sgd", "adam": "sgd", "pool": "base", "patches": "real", "logits": "probs"}
     words |= {"cutmix": "none", "auto": "cpu", "digits": "cifar10", "teddy": "sre2l"}
-    if field in ("compute.precision", "compute.executor"):
-        return {"compute.precision": "float32", "compute.executor": "inline"}[field]
     if field in special:
         return special[field]
     if isinstance(value, bool):
