@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from teddy_cloud.hints import command
 from teddy_cloud.stores import ContextOption, EndpointOption, NamespaceOption, RunArgument, StoreOption, find
 from teddy_ray.errors import UserError, WorldError
 
@@ -50,7 +51,7 @@ def cancel(
         raise UserError(f"{name} has ended already: it is {state.phase}")
     if not now and (rayjob.get("status") or {}).get("jobStatus") in ("PENDING", "RUNNING"):
         _stop(cluster, rayjob)
-        typer.echo(f"{name} is cancelled: what it has finished is kept; go on with: teddy-cloud resume {name}")
+        typer.echo(f"{name} is cancelled: what it has finished is kept; go on with: {command('resume', name)}")
     else:
         cluster.delete(name)
         typer.echo(f"{name} is cancelled and its RayJob deleted: what it has finished is kept{_again(place, name)}")
@@ -73,7 +74,7 @@ def pause(run: RunArgument, *, context: ContextOption = None, namespace: Namespa
             f"{name} is in the queue {queue}, which decides itself what runs: cancel it, and resume it later"
         )
     cluster.patch(name, {"spec": {"suspend": True}})
-    typer.echo(f"{name} is paused: what it has finished is kept; go on with: teddy-cloud resume {name}")
+    typer.echo(f"{name} is paused: what it has finished is kept; go on with: {command('resume', name)}")
 
 
 def resume(
@@ -102,10 +103,10 @@ def resume(
     resized = gpus is not None or workers is not None
     if state.phase is Phase.finished:
         raise UserError(
-            f"{name} is finished, so there is nothing to resume: teddy-cloud pull {name} OUT brings it here"
+            f"{name} is finished, so there is nothing to resume: {command('pull', name, 'OUT')} brings it here"
         )
     if rayjob is not None and not state.phase.is_terminal and state.phase is not Phase.paused:
-        raise UserError(f"{name} is {state.phase}, so there is nothing to resume: see teddy-cloud status {name}")
+        raise UserError(f"{name} is {state.phase}, so there is nothing to resume: see {command('status', name)}")
     if rayjob is None and state.phase is Phase.running:
         raise UserError(f"{name} wrote to the store just now, so something is at work on it; try again in two minutes")
     if rayjob is not None and state.phase is Phase.paused and not resized:
@@ -116,7 +117,7 @@ def resume(
             _delete_and_wait(cluster, rayjob)
         cluster.create(manifest)
     queued = rayjob is not None and QUEUE_LABEL in (rayjob["metadata"].get("labels") or {})
-    typer.echo(f"{name} {'is in the queue again' if queued else 'goes on'}: teddy-cloud status {name} --watch")
+    typer.echo(f"{name} {'is in the queue again' if queued else 'goes on'}: {command('status', name, '--watch')}")
 
 
 def delete(
@@ -139,7 +140,7 @@ def delete(
     rayjob = place.cluster.get(name) if place.cluster else None
     if rayjob is None and not results:
         where = f"no RayJob in {place.cluster.where}" if place.cluster else "only the store's files"
-        raise UserError(f"{name} has {where}: teddy-cloud delete {name} --results removes it from the store")
+        raise UserError(f"{name} has {where}: {command('delete', name, '--results')} removes it from the store")
     keys = [entry.key for entry in place.store.list(f"runs/{name}/")] if results else []
     if results and rayjob is None and _state(place, name, None).phase == "running":
         raise UserError(f"{name} wrote to the store just now: stop what is at work on it first")
@@ -212,14 +213,16 @@ def _stop(cluster: Cluster, rayjob: dict[str, Any]) -> None:
     name, status = rayjob["metadata"]["name"], rayjob["status"]
     head = head_pod(rayjob)
     if head is None:
-        raise WorldError(f"{name} has no head pod just now: try again, or end it with teddy-cloud cancel {name} --now")
+        raise WorldError(
+            f"{name} has no head pod just now: try again, or end it with {command('cancel', name, '--now')}"
+        )
     headers = {"Authorization": f"Bearer {cluster.token()}"}
     path = f"/api/jobs/{status['jobId']}/stop"
     code, said = forward.request(cluster, head, DASHBOARD_PORT, method="POST", path=path, headers=headers)
     if code != 200:
         raise WorldError(
             f"Ray would not stop {name} (it answered {code}: {said.decode(errors='replace')[:200]}): end it with"
-            f" teddy-cloud cancel {name} --now"
+            f" {command('cancel', name, '--now')}"
         )
     typer.echo(f"{name} has been told to stop …", err=True)
     _until(
@@ -227,7 +230,7 @@ def _stop(cluster: Cluster, rayjob: dict[str, Any]) -> None:
             ((cluster.get(name) or {}).get("status") or {}).get("jobDeploymentStatus") in (None, "Complete", "Failed")
         ),
         STOP_SECONDS,
-        f"{name} has been told to stop, but has not ended yet: see teddy-cloud status {name}, or cancel it with --now",
+        f"{name} has been told to stop, but has not ended yet: see {command('status', name)}, or cancel it with --now",
     )
 
 
@@ -276,4 +279,4 @@ def _rendered(place: Place, run: str, gpus: int | None, workers: int | None) -> 
 def _again(place: Place, run: str) -> str:
     store, _ = place.readable()
     begun = store is not None and store.head(f"runs/{run}/spec.json") is not None
-    return f"; go on with: teddy-cloud resume {run}" if begun else ", which was nothing yet; submit it anew"
+    return f"; go on with: {command('resume', run)}" if begun else ", which was nothing yet; submit it anew"

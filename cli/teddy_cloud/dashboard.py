@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from teddy_cloud.hints import command
 from teddy_cloud.stores import ContextOption, NamespaceOption, RunArgument
 from teddy_ray.errors import UserError
 
@@ -31,7 +32,7 @@ def dashboard(
     assert cluster is not None
     pod = head_pod(cluster.get(name) or {})
     if pod is None:
-        raise UserError(f"{name} has no Ray cluster now, so no dashboard: see teddy-cloud status {name}")
+        raise UserError(f"{name} has no Ray cluster now, so no dashboard: see {command('status', name)}")
     with Forwarder(cluster, pod, DASHBOARD_PORT, local_port=port) as forwarder:
         typer.echo(f"http://127.0.0.1:{forwarder.local_port}")
         secret = f"kubectl get secret {TOKEN_SECRET} -n {cluster.namespace} -o jsonpath='{{.data.auth_token}}'"

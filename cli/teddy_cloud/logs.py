@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from teddy_cloud.hints import command
 from teddy_cloud.stores import (
     ContextOption,
     EndpointOption,
@@ -59,7 +60,7 @@ def logs(
     if known is None:
         raise UserError(f"{name} has no pods any more, and its store cannot be read from here: {trouble}")
     if known.head(f"runs/{name}/spec.json") is None and not follow:
-        raise UserError(f"{name} has said nothing yet: see teddy-cloud status {name}")
+        raise UserError(f"{name} has said nothing yet: see {command('status', name)}")
     _print_store(known, name, stage, follow=follow)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from teddy_cloud.hints import command
 from teddy_cloud.stores import (
     ContextOption,
     EndpointOption,
@@ -23,6 +25,7 @@ from teddy_cloud.stores import (
     StoreOption,
     find,
 )
+from teddy_ray.errors import WorldError
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -52,36 +55,48 @@ def status(
 
     A run that wrote nothing for a while counts as stopped; the same `run` command, or `resume`, goes on with it.
     """
+    from teddy_cloud.cluster.watch import told_error
     from teddy_cloud.screen import console
 
     place = find(store, endpoint_url, context, namespace)
-    found = _looks(place, place.find(run), watch=watch)
-    if as_json:
-        for look in found:
-            typer.echo(json.dumps(_json(look)))
-    elif not watch or not console().is_terminal:
-        for look in found:
-            console().print(_page(look))
-    else:
+    looks = _looks(place, place.find(run))
+    found = _until_the_end(looks) if watch else [looks()]
+    if not as_json and watch and console().is_terminal:
         _show_live(found)
+        return
+    for seen in found:
+        if isinstance(seen, WorldError):
+            typer.echo(told_error(seen), err=True)
+        elif as_json:
+            typer.echo(json.dumps(_json(seen)))
+        else:
+            console().print(_page(seen))
 
 
-def _looks(place: Place, run: str, *, watch: bool) -> Iterator[RunStatus | Look]:
-    """The run as it is now and, until it ends, again and again."""
+def _looks(place: Place, run: str) -> Callable[[], RunStatus | Look]:
+    """What the run is like at the moment, whenever it is asked."""
     from teddy_cloud.cluster.watch import look
     from teddy_ray.pipeline import runs
 
     known: dict[str, list[Event]] = {}
     store, trouble = place.readable()
+    if place.cluster is None:
+        return partial(runs.status, place.store, run, known=known)
+    return partial(look, place.cluster, store, run, trouble=trouble, known=known)
+
+
+def _until_the_end(looks: Callable[[], RunStatus | Look]) -> Iterator[RunStatus | Look | WorldError]:
+    """The run again and again until it ends, or what keeps it from being seen, which may pass."""
+    from teddy_cloud.cluster.watch import Patience
+    from teddy_ray.pipeline.runs import RunStatus
+
+    patience = Patience()
     while True:
-        if place.cluster is None:
-            found: RunStatus | Look = runs.status(place.store, run, known=known)
-            ended = found.state != "running"
-        else:
-            found = look(place.cluster, store, run, trouble=trouble, known=known)
-            ended = found.state.phase.is_terminal
-        yield found
-        if not watch or ended:
+        seen = patience.ask(looks)
+        yield seen
+        if not isinstance(seen, WorldError) and (
+            seen.state != "running" if isinstance(seen, RunStatus) else seen.state.phase.is_terminal
+        ):
             return
         time.sleep(WATCH_SECONDS)
 
@@ -108,14 +123,21 @@ def _json(look: RunStatus | Look) -> dict[str, Any]:
     return {**work, "state": str(state.phase), "cluster": cluster}
 
 
-def _show_live(found: Iterator[RunStatus | Look]) -> None:
+def _show_live(found: Iterable[RunStatus | Look | WorldError]) -> None:
+    from rich.console import Group
     from rich.live import Live
 
+    from teddy_cloud.cluster.watch import told_error
     from teddy_cloud.screen import console
 
+    page = Group()
     with Live(console=console(), auto_refresh=False) as live:
-        for look in found:
-            live.update(_page(look), refresh=True)
+        for seen in found:
+            if isinstance(seen, WorldError):
+                live.update(Group(page, *_lines(told_error(seen))), refresh=True)
+            else:
+                page = _page(seen)
+                live.update(page, refresh=True)
 
 
 def _page(look: RunStatus | Look) -> Group:
@@ -173,7 +195,7 @@ def _ending(look: Look) -> list[str]:
     from teddy_cloud.cluster.watch import told_message
 
     on = look.state.phase in (Phase.paused, Phase.cancelled, Phase.stopped, Phase.failed)
-    return [*told_message(look), *([f"go on with: teddy-cloud resume {look.run}"] if on else [])]
+    return [*told_message(look), *([f"go on with: {command('resume', look.run)}"] if on else [])]
 
 
 def _lines(text: str) -> list[RenderableType]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from teddy_cloud import hints
 from teddy_ray.errors import UserError, WorldError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def find(store: str | None, endpoint_url: str | None, context: str | None, names
     """Where to look, by the rule above. Raises UserError where the cluster that is meant cannot be named."""
     from teddy_cloud.config import load
 
+    hints.told(store=store, endpoint_url=endpoint_url, context=context, namespace=namespace)
     if store is not None and context is None and namespace is None:
         return Place(None, store, endpoint_url)
     config = load()
@@ -136,6 +138,7 @@ def find_cluster(context: str | None, namespace: str | None) -> Cluster:
     from teddy_cloud.cluster.api import Cluster
     from teddy_cloud.config import load
 
+    hints.told(context=context, namespace=namespace)
     config = load()
     return Cluster.connect(context or config.context, namespace or config.namespace)
 

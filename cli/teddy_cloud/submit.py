@@ -34,6 +34,7 @@ from teddy_cloud.asked import (
     resolve,
     spec_flags,
 )
+from teddy_cloud.hints import command
 from teddy_cloud.stores import ContextOption, NamespaceOption, Place, find_cluster, seconds
 from teddy_ray.errors import UserError
 
@@ -127,7 +128,7 @@ def submit(
     state = send(cluster, manifest)
     told = _told(job, settings, cluster, created=state is None)
     if not as_json:
-        _print(job, settings, cluster, state, where=_where(context, namespace))
+        _print(job, settings, cluster, state)
     if wait:
         state = _end_of(cluster, job.run)
     if as_json:
@@ -174,13 +175,13 @@ def send(cluster: Cluster, manifest: Manifest) -> RunState | None:
     state = state_of(there)
     if state.phase is Phase.invalid:
         raise UserError(
-            f"run {run} is there already, and KubeRay refuses it ({state.message}): `teddy-cloud delete {run}`, then"
+            f"run {run} is there already, and KubeRay refuses it ({state.message}): `{command('delete', run)}`, then"
             " submit it again, changed"
         )
     if state.phase is Phase.paused or (state.phase.is_terminal and state.phase is not Phase.finished):
         reason = f" ({state.reason})" if state.reason else ""
         raise UserError(
-            f"run {run} is there already, and {state.phase}{reason}: `teddy-cloud resume {run}` goes on with it"
+            f"run {run} is there already, and {state.phase}{reason}: `{command('resume', run)}` goes on with it"
         )
     return state
 
@@ -210,9 +211,7 @@ def _makes(job: Job) -> dict[str, int]:
     return counts(job.spec, classes) if classes else {}
 
 
-def _print(job: Job, settings: Settings, cluster: Cluster, found: RunState | None, *, where: list[str]) -> None:
-    import shlex
-
+def _print(job: Job, settings: Settings, cluster: Cluster, found: RunState | None) -> None:
     from teddy_cloud.cluster.render import run_uri
     from teddy_ray.report.text import printable
 
@@ -224,10 +223,11 @@ def _print(job: Job, settings: Settings, cluster: Cluster, found: RunState | Non
     for name, line in [*summary(job, settings), ("store", run_uri(settings, job.run))]:
         typer.echo(f"  {name:<8}{printable(line)}")
     typer.echo("\nNext")
-    commands = {"watch": "status {} --watch", "log": "logs {} -f", "results": "pull {} {}", "stop": "cancel {}"}
-    for name, command in commands.items():
-        words = ["teddy-cloud", *command.format(job.run, job.run).split(), *where]
-        typer.echo(f"  {name:<8}{shlex.join(words)}")
+    run = job.run
+    commands: dict[str, tuple[str, ...]] = {"watch": ("status", run, "--watch"), "log": ("logs", run, "-f")}
+    commands |= {"results": ("pull", run, run), "stop": ("cancel", run)}
+    for name, words in commands.items():
+        typer.echo(f"  {name:<8}{command(*words)}")
 
 
 def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
@@ -252,9 +252,3 @@ def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
         ("labels", f"{count(makes['label_rows'], 'row')}, {makes['label_bytes'] / 1e6:,.1f} MB"),
         ("trains", f"the base, {count(makes['members'], 'member')}, {count(makes['students'], 'student')}"),
     ]
-
-
-def _where(context: str | None, namespace: str | None) -> list[str]:
-    """The flags that the next commands need to find the run again."""
-    given = {"--context": context, "--namespace": namespace}
-    return [word for flag, value in given.items() if value is not None for word in (flag, value)]

@@ -102,6 +102,34 @@ def test_a_failed_run_says_so_in_its_own_words_and_how_to_go_on(tc, cluster, mad
     assert "go on with: teddy-cloud resume a" in out
 
 
+def test_what_to_do_next_is_said_with_the_namespace_that_was_typed(tc, cluster, made_up):
+    made_up.spec("a")
+    cluster.put_rayjob("a", "Suspended")
+    assert "go on with: teddy-cloud resume a\n" in tc("status", "a")[1]
+    assert "go on with: teddy-cloud resume a --namespace 'm l'\n" in tc("status", "a", "-n", "m l")[1]
+
+
+def test_watching_outlives_a_cluster_that_is_out_of_reach_for_a_while(tc, cluster, made_up, monkeypatch):
+    made_up.finished("a")
+    cluster.put_rayjob("a", "Complete", "SUCCEEDED")
+    answers, real = iter([WorldError("the API is away"), WorldError("the API is away")]), watch.look
+
+    def look(*args, **options):
+        for error in answers:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(watch, "look", look)
+    monkeypatch.setattr("teddy_cloud.status.WATCH_SECONDS", 0)
+    code, out, err = tc("status", "a", "--watch")
+    assert (code, out.splitlines()[0]) == (0, "a  finished")
+    assert err.count("still waiting: the API is away\n") == 2
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0)
+    answers = iter([WorldError("the API is away")] * 3)
+    code, _, err = tc("status", "a", "--watch")
+    assert (code, err) == (1, "error: the API is away\n")
+
+
 def test_a_list_has_the_runs_of_both(tc, cluster, made_up):
     made_up.finished("a")
     made_up.spec("b")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,7 @@ from teddy_cloud.cluster import diagnosis
 from teddy_cloud.cluster.api import ForbiddenError, NotInstalledError
 from teddy_cloud.cluster.diagnosis import Situation
 from teddy_cloud.cluster.state import QUEUE_LABEL, Phase, RunState, StoreWord, state_of
+from teddy_cloud.hints import command
 from teddy_ray.errors import UserError, WorldError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ PATIENCE_SECONDS = 600.0
 """How long a cluster may be out of reach before waiting for a run gives up; the run itself does not need us."""
 
 Told = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def wait(place: Place, run: str, *, told: Told | None = None) -> RunState:
     try:
         return _followed(place, run, tell)
     except KeyboardInterrupt:
-        tell(f"no longer waiting; {run} goes on: teddy-cloud status {run}")
+        tell(f"no longer waiting; {run} goes on: {command('status', run)}")
         raise typer.Exit(130) from None
 
 
@@ -105,23 +108,15 @@ def _followed(place: Place, run: str, tell: Told) -> RunState:
     assert place.cluster is not None
     store, trouble = place.readable()
     said: list[str] = []
-    reached = time.monotonic()
+    patience = Patience()
     while True:
-        seen = None
-        try:
-            seen = look(place.cluster, store, run, trouble=trouble)
-        except WorldError as error:
-            if time.monotonic() - reached > PATIENCE_SECONDS:
-                raise
-            lines = [f"still waiting: {error}"]
-        else:
-            reached = time.monotonic()
-            lines = told_lines(seen)
+        seen = patience.ask(partial(look, place.cluster, store, run, trouble=trouble))
+        lines = [told_error(seen)] if isinstance(seen, WorldError) else told_lines(seen)
         for line in lines:
             if line not in said:
                 tell(line)
         said = lines
-        if seen is not None and seen.state.phase.is_terminal:
+        if not isinstance(seen, WorldError) and seen.state.phase.is_terminal:
             if store is not None or seen.state.phase is Phase.finished:
                 return seen.state
             # Its manifest would be the last word, so a store that was away hours ago is asked once more.
@@ -130,6 +125,29 @@ def _followed(place: Place, run: str, tell: Told) -> RunState:
                 return seen.state
         else:
             time.sleep(WATCH_SECONDS)
+
+
+class Patience:
+    """Bears an answer that fails to come for a while: a cluster's API, or a store, may be away and come back."""
+
+    def __init__(self) -> None:
+        self._reached = time.monotonic()
+
+    def ask(self, question: Callable[[], Answer]) -> Answer | WorldError:
+        """The answer, or what kept it away; raises that when it has done so for long."""
+        try:
+            answer = question()
+        except WorldError as error:
+            if time.monotonic() - self._reached > PATIENCE_SECONDS:
+                raise
+            return error
+        self._reached = time.monotonic()
+        return answer
+
+
+def told_error(error: WorldError) -> str:
+    """What somebody who waits is told of an answer that has not come."""
+    return f"still waiting: {error}"
 
 
 def told_lines(seen: Look) -> list[str]:
