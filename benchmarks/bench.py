@@ -29,6 +29,7 @@ PARTS = {
     "distill": "stage_distill",
     "relabel": "stage_relabel",
     "students": "stage_students",
+    "command-line": "command_line",
 }
 """Modules by part; each has ``rows(asked)``."""
 ON_GPU = ("distill", "relabel", "students")
