@@ -30,6 +30,7 @@ PARTS = {
     "relabel": "stage_relabel",
     "students": "stage_students",
     "command-line": "command_line",
+    "scaling": "scaling",
 }
 """Modules by part; each has ``rows(asked)``."""
 ON_GPU = ("distill", "relabel", "students")
