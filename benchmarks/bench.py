@@ -29,11 +29,13 @@ PARTS = {
     "distill": "stage_distill",
     "relabel": "stage_relabel",
     "students": "stage_students",
+    "memory": "stage_memory",
+    "base": "stage_base",
     "command-line": "command_line",
     "scaling": "scaling",
 }
 """Modules by part; each has ``rows(asked)``."""
-ON_GPU = ("distill", "relabel", "students")
+ON_GPU = ("distill", "relabel", "students", "memory", "base")
 """The parts that are about a device; the others are about the machine around it."""
 
 
