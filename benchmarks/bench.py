@@ -33,6 +33,7 @@ PARTS = {
     "base": "stage_base",
     "command-line": "command_line",
     "scaling": "scaling",
+    "whole-run": "whole_run",
 }
 """Modules by part; each has ``rows(asked)``."""
 ON_GPU = ("distill", "relabel", "students", "memory", "base")
