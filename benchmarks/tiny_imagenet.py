@@ -16,16 +16,15 @@ import argparse
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from tables import dated, markdown, write
 
 from teddy_ray.report.sheet import contact_sheet
 from teddy_ray.store import images
 
-RESULTS = Path(__file__).parent / "results"
 RECIPES = ("teddy-prior", "teddy-post", "sre2l", "random")
 
 # What all recipes share here, so that a row differs from another by its images and labels alone. Fewer steps than the
@@ -82,17 +81,17 @@ def run(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| recipe | its images | random, same labels | coreset, same labels | labelled by | construction |",
-        "|---|---|---|---|---|---|",
-    ]
+    columns = (
+        *("recipe", "its images", "random, same labels", "coreset, same labels"),
+        *("labelled by", "construction"),
+    )
+    rows = []
     for recipe, results in runs.items():
         found = {row["set"]: row for row in results["scores"]}
         cells = [score(found.get(name)) for name in ("distilled", "random", "coreset")]
         labellers = results["spec"]["relabel"]["labellers"]
-        seconds = found["distilled"]["construction_seconds"]
-        lines.append(f"| {recipe} | {' | '.join(cells)} | {labellers} | {seconds:.0f} s |")
-    return "\n".join(lines)
+        rows.append([recipe, *cells, labellers, f"{found['distilled']['construction_seconds']:.0f} s"])
+    return markdown(columns, rows)
 
 
 def score(row: dict[str, Any] | None) -> str:
@@ -115,13 +114,11 @@ def save(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     )
     title = f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}"
     text = "\n".join([title, "", how, "", table(runs), ""])
-    stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-tiny-imagenet-{device}"
-    RESULTS.mkdir(exist_ok=True)
-    stem.with_suffix(".md").write_text(text)
     keep = ("spec", "environment", "seconds", "digests", "scores", "members", "students")
     rows = {recipe: {key: results[key] for key in keep} for recipe, results in runs.items()}
-    stem.with_suffix(".json").write_text(json.dumps({"full": full, "runs": rows}, indent=1) + "\n")
-    stem.with_suffix(".png").write_bytes(picture(runs))
+    stem = dated(f"tiny-imagenet-{device}")
+    write(stem, {"full": full, "runs": rows}, text)
+    stem.with_name(stem.name + ".png").write_bytes(picture(runs))
     print(text)
 
 

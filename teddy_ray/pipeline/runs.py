@@ -23,6 +23,7 @@ from teddy_ray.pipeline.events import STAGES, Event
 from teddy_ray.pipeline.manifest import Manifest
 from teddy_ray.pipeline.progress import StageProgress, Stages
 from teddy_ray.store import Entry, Store
+from teddy_ray.store.base import is_key
 
 State = Literal["finished", "running", "stopped", "failed", "unreadable"]
 """running: at work. stopped: ended before its time, or silent for too long. failed: by an error, which is its message.
@@ -111,7 +112,7 @@ class RunStatus:
 
 def find(store: Store, given: str) -> str:
     """The one run whose name is ``given`` or begins with it; UserError names the candidates, or the nearest names."""
-    known = listing(store)
+    known = (listing(store, given) if is_key(given) else {}) or listing(store)
     if not known:
         raise UserError(f"there is no run '{given}' in {store.uri}, nor any other: is --store the right one?")
     return choose(given, known, where=store.uri)
@@ -130,10 +131,10 @@ def choose(given: str, known: Iterable[str], *, where: str) -> str:
     raise UserError(f"there is no run '{given}' in {where}: {hint}")
 
 
-def listing(store: Store) -> dict[str, Files]:
-    """Every run's files."""
+def listing(store: Store, beginning: str = "") -> dict[str, Files]:
+    """The files of every run whose name begins so: of a store's many, those that are asked for are few."""
     found: dict[str, Files] = {}
-    for entry in store.list("runs/"):
+    for entry in store.list(f"runs/{beginning}"):
         _, run, *name = entry.key.split("/")
         if name:
             found.setdefault(run, {})["/".join(name)] = entry

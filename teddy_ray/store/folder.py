@@ -81,22 +81,18 @@ class FolderStore:
             return stream.read(length)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """All keys that begin with ``prefix``, in the order of their names; what goes away meanwhile is left out."""
+        """All keys that begin with ``prefix``, in the order of their names; what goes away meanwhile is left out.
+
+        Looks at nothing but those, and at each only when asked for: a store has many runs.
+        """
         if prefix:
             check_key(prefix.removesuffix("/"))
-        found = (path.relative_to(self.root).as_posix() for path in _files(self.root / prefix.rpartition("/")[0]))
-        entries = (self.head(key) for key in sorted(found) if key.startswith(prefix) and is_key(key))
-        return (entry for entry in entries if entry)
+        folder, slash, beginning = prefix.rpartition("/")
+        return _entries(self.root / folder, folder + slash, beginning)
 
     def head(self, key: str) -> Entry | None:
         """What is known of ``key``, or None where it is not."""
-        path = self.local_path(key)
-        try:
-            with explained(path):
-                status = path.stat()
-        except MissingKeyError:
-            return None
-        return Entry(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+        return _entry(self.local_path(key), key)
 
     def delete(self, key: str) -> None:
         """Remove ``key``; nothing happens where it is not."""
@@ -170,16 +166,39 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _files(top: Path) -> Iterator[Path]:
-    """Every file under ``top``; none where there is no such folder."""
-    for folder, _, names in os.walk(top, onerror=_walk_failed):
-        yield from (Path(folder, name) for name in names)
+def _entries(folder: str | Path, above: str, beginning: str = "") -> Iterator[Entry]:
+    """What is under ``folder``, whose key is ``above``, with names that begin so; nothing where it is not there.
+
+    A folder sorts by its name with the slash behind it, which is where its keys belong among the others.
+    """
+    found = _scan(folder, beginning)
+    for name in sorted(found):
+        if name.endswith("/"):
+            yield from _entries(found[name].path, above + name)
+        elif entry := _entry(found[name], above + name):
+            yield entry
 
 
-def _walk_failed(error: OSError) -> None:
-    """Say what cannot be listed: an empty answer would have finished work done again."""
-    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        raise explain(error, Path(error.filename)) from error
+def _entry(item: os.DirEntry[str] | Path, key: str) -> Entry | None:
+    """What is known of a file; None where it is none, or gone."""
+    try:
+        with explained(Path(item)):
+            status = item.stat()
+    except MissingKeyError:
+        return None
+    return Entry(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+
+
+def _scan(folder: str | Path, beginning: str) -> dict[str, os.DirEntry[str]]:
+    """A folder's entries that may be of a key, by name; a folder's name with a slash behind it."""
+    try:
+        with os.scandir(folder) as items:
+            chosen = [item for item in items if item.name.startswith(beginning) and is_key(item.name)]
+            return {item.name + "/" * item.is_dir(follow_symlinks=False): item for item in chosen}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:  # an empty answer would have finished work done again
+        raise explain(error, Path(folder)) from error
 
 
 @contextmanager

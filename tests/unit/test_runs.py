@@ -8,7 +8,7 @@ import pytest
 
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.pipeline import comparison, garbage, manifest, runs
-from teddy_ray.store import records
+from teddy_ray.store import FolderStore, records
 from teddy_ray.store.sealed import opened, seal
 
 DAY = 86400.0
@@ -35,6 +35,16 @@ def test_a_run_is_found_by_its_name_or_a_beginning_that_no_other_has(made_up):
         made_up.spec(run)
     assert runs.find(made_up.store, "cifar") == "cifar10-ipc1-c"
     assert runs.find(made_up.store, "digits-ipc1-a") == "digits-ipc1-a"
+
+
+def test_finding_a_run_lists_no_other(made_up, monkeypatch):
+    for run in ("digits-ipc1-a", "digits-ipc2-b", "cifar10-ipc1-c"):
+        made_up.finished(run)
+    asked, listed = [], FolderStore.list
+    monkeypatch.setattr(FolderStore, "list", lambda store, prefix: asked.append(prefix) or listed(store, prefix))
+    assert runs.find(made_up.store, "digits-ipc2") == "digits-ipc2-b"
+    assert runs.status(made_up.store, "digits-ipc2-b").state == "finished"
+    assert asked == ["runs/digits-ipc2", "runs/digits-ipc2-b/"]
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,20 @@ def test_list_sees_finished_keys_only(folder):
     assert all(isinstance(entry, Entry) for entry in folder.list(""))
 
 
+def test_list_looks_at_no_more_than_is_asked_for(folder, monkeypatch):
+    keys = ["a/1", "a-b/1", "a.b", "ab/1", "ab/c/2", "b/1"]
+    for key in keys:
+        folder.put_bytes(key, b"")
+    looked, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(Path(path).name) or scan(path))
+    assert [entry.key for entry in folder.list("ab")] == ["ab/1", "ab/c/2"]
+    assert looked == [folder.root.name, "ab", "c"]
+    looked.clear()
+    assert next(folder.list("")).key == "a-b/1"
+    assert looked == [folder.root.name, "a-b"]
+    assert [entry.key for entry in folder.list("")] == sorted(keys)
+
+
 @pytest.mark.parametrize("prefix", ["/a", "../a", "a/../", "a//"])
 def test_a_bad_prefix_is_our_bug(store, prefix):
     with pytest.raises(ValueError, match="bad key"):

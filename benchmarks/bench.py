@@ -1,0 +1,84 @@
+"""What we claim, measured beside a reference in the same run: all parts, or one.
+
+    make bench                                              # the CPU's table, in less than 30 minutes
+    make bench-gpu                                          # the GPU's, in parts that each end in 9 minutes
+    python benchmarks/bench.py --only distill               # one part
+    python benchmarks/bench.py --only distill --tiny        # shows that it works; nothing is kept
+
+Each part runs in a process of its own. What it finds is merged into benchmarks/results/<date>-<device>.{json,md}.
+The parts on a GPU need torch, torchvision, numpy, pyarrow and safetensors, and no Ray, Typer or pydantic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from measure import Asked, machine
+from tables import RESULTS, Row, save, table
+
+from teddy_ray.pipeline.memory import keep_freed
+
+PARTS = {
+    "distill": "stage_distill",
+    "relabel": "stage_relabel",
+    "students": "stage_students",
+    "memory": "stage_memory",
+    "base": "stage_base",
+    "command-line": "command_line",
+    "scaling": "scaling",
+    "whole-run": "whole_run",
+}
+"""Modules by part; each has ``rows(asked)``."""
+ON_GPU = ("distill", "relabel", "students", "memory", "base")
+"""The parts that are about a device; the others are about the machine around it."""
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(PARTS), help="one part; else all, a process each")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tiny", action="store_true", help="sizes that show that it works; nothing is kept")
+    parser.add_argument("--eager", action="store_true", help="ours without torch.compile")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to keep them in")
+    asked = parser.parse_args()
+    if asked.only is None:
+        sys.exit(_all(asked.device, sys.argv[1:]))
+    _measure(asked)
+
+
+def _all(device: str, arguments: list[str]) -> int:
+    """Every part, even after one has failed; how many have."""
+    failed = 0
+    for part in ON_GPU if device == "cuda" else PARTS:
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, __file__, "--only", part, *arguments], check=False).returncode
+        print(f"{part}: {'done' if code == 0 else f'FAILED with {code}'} in {time.monotonic() - started:.0f} s\n")
+        failed += code != 0
+    return failed
+
+
+def _measure(asked: argparse.Namespace) -> None:
+    keep_freed()
+    of = Asked(device=torch.device(asked.device), tiny=asked.tiny, compiled=not asked.eager)
+    here, command = machine(of.device), f"python benchmarks/bench.py --only {asked.only}"
+    command += f" --device {asked.device}" * (asked.device != "cpu") + " --eager" * asked.eager
+    rows: list[Row] = []
+    for row in importlib.import_module(PARTS[asked.only]).rows(of):
+        print(f"{row.verdict or '-':8} {row.ratio:8.3g} {row.target:8} {row.name}", flush=True)
+        rows.append(row)
+        if not asked.tiny:  # at once: what is measured stays, whatever comes after it
+            save([row], machine=here, command=command, folder=asked.results)
+    facts = {"torch": here["torch"], "command": command}
+    print(table([asdict(row) | {"target": row.target, "verdict": row.verdict} | facts for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

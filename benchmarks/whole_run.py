@@ -1,0 +1,203 @@
+"""A whole run, ten classes of Tiny-ImageNet at IPC 10 on a CPU: ``teddy-cloud run`` against SRe2L's four loops.
+
+    python benchmarks/bench.py --only whole-run
+    python benchmarks/whole_run.py --reference          # the other side alone: its seconds and accuracies as JSON
+
+Equal on both sides: ConvNet as base and student, the first 100 images of each class, and EQUAL below: base epochs,
+steps (model steps, where ours has several models in one), views, student epochs and batch, and both cores, as two torch
+threads. Both decode the dataset from Parquet; each is a process from its start to its end, and so with imports; ours
+with compilation too, its cache being empty, with the report, and with ten looks at the test set a student instead of
+one. Accuracy is top-1 on the real validation images after the last epoch, the mean of three student seeds.
+
+Ours twice: ``sre2l``, the same method through our stages; ``teddy``, our default, with five prior members and the base
+as labellers, which is more to do, for the better images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import reference_sre2l as reference
+import torch
+from measure import Asked
+from tables import Row
+
+from teddy_ray import data, models
+from teddy_ray.method.pixels import Pixels
+from teddy_ray.spec import DataSpec
+
+DATA = os.environ.get("TEDDY_TINY_IMAGENET", "../shared/data/tiny-imagenet-200")
+THREADS, SEEDS, SIZE = 2, 3, 64
+
+EQUAL: dict[str, Any] = {
+    "data.classes": 10, "data.per_class": 100, "base.epochs": 15, "base.batch_size": 50, "base.lr": 0.05,
+    "base.crop_scale": 0.5, "base.weight_decay": 5e-4, "base.label_smoothing": 0.1, "distill.ipc": 10,
+    "distill.iterations": 100, "relabel.views": 20, "relabel.crop_scale": 0.5, "evaluate.epochs": 60,
+    "evaluate.batch_size": 50, "evaluate.lr": 0.001, "evaluate.weight_decay": 0.01, "evaluate.temperature": 4.0,
+    "evaluate.seeds": SEEDS,
+}  # fmt: skip
+TINY: dict[str, Any] = EQUAL | {
+    "data.classes": 2, "data.per_class": 10, "base.epochs": 5, "base.batch_size": 10, "distill.ipc": 2,
+    "distill.iterations": 5, "relabel.views": 2, "evaluate.epochs": 2, "evaluate.batch_size": 4,
+}  # fmt: skip
+OURS: dict[str, Any] = {
+    "base.arch": "convnet", "evaluate.students": ["convnet"], "evaluate.regimes": ["views"], "evaluate.controls": [],
+    "base.threads": THREADS, "distill.threads": THREADS, "relabel.threads": THREADS, "evaluate.threads": THREADS,
+    "compute.executor": "inline",
+}  # fmt: skip
+MODELS_A_STEP = 5
+RECIPES: dict[str, dict[str, Any]] = {
+    "sre2l": {"distill.unit_images": 100},
+    "teddy": {"distill.unit_images": 100, "pool.size": MODELS_A_STEP, "distill.models_per_step": MODELS_A_STEP},
+}
+
+
+def rows(asked: Asked) -> Iterator[Row]:
+    """Wall seconds over the reference's, and points of accuracy above it."""
+    equal = TINY if asked.tiny else EQUAL
+    theirs = _reference(asked)
+    for recipe in RECIPES:
+        mine = _ours(recipe, equal, asked)
+        name = f"{recipe}, {equal['data.classes']} classes, IPC {equal['distill.ipc']}"
+        more = {"ours": mine, "reference": theirs, "equal": equal}
+        yield Row(
+            part="whole-run", name=f"{name}: wall seconds over the reference's", unit="s", at_most=0.3,
+            ratio=mine["seconds"] / theirs["seconds"], ours=mine["seconds"], reference=theirs["seconds"],
+            threads=THREADS, more=more,
+        )  # fmt: skip
+        own, other = (statistics.mean(found["accuracies"]) for found in (mine, theirs))
+        more["standard deviations"] = [statistics.stdev(found["accuracies"]) for found in (mine, theirs)]
+        yield Row(
+            part="whole-run", name=f"{name}: points of accuracy above the reference", unit="%", at_least=0.0,
+            ratio=own - other, ours=own, reference=other, n=SEEDS, threads=THREADS, more=more,
+        )  # fmt: skip
+
+
+def _ours(recipe: str, equal: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """One run in a new store, with an empty cache of compiled code."""
+    settings = equal | OURS | RECIPES[recipe]
+    settings["distill.iterations"] = max(1, equal["distill.iterations"] // settings.get("distill.models_per_step", 1))
+    if not asked.compiled:
+        settings["compute.compile"] = "never"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--recipe", recipe),
+            *("--data", DATA, "--store", f"{folder}/store", "--device", "cpu"),
+            *(part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")),
+        ]
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled"}
+        started = time.monotonic()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        seconds = time.monotonic() - started
+    found = json.loads(done.stdout)
+    scores = next(row for row in found["scores"] if row["set"] == "distilled")
+    return {"seconds": seconds, "accuracies": scores["runs"], "stages": found["seconds"]}
+
+
+def _reference(asked: Asked) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--reference", *(["--tiny"] * asked.tiny)]
+    started = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"seconds": time.monotonic() - started, **json.loads(done.stdout)}
+
+
+def carry_out(equal: dict[str, Any]) -> dict[str, Any]:
+    """The reference's four loops, one after another; each student's accuracy, and each loop's seconds."""
+    torch.set_num_threads(THREADS)
+    device, clock = torch.device("cpu"), _Clock()
+    real = data.load(DataSpec(source=DATA, classes=equal["data.classes"], per_class=equal["data.per_class"]))
+    pixels, classes = Pixels.of(real.train.images), len(real.class_names)
+    look = reference.Look(SIZE, pixels.mean, pixels.std)
+    train, test = reference.decoded(real.train.images), reference.decoded(real.test.images)
+    clock.done("data")
+    base = reference.squeeze(
+        models.build("convnet", classes, SIZE),
+        train,
+        real.train.labels.tolist(),
+        look=look,
+        epochs=equal["base.epochs"],
+        lr=equal["base.lr"],
+        batch_size=equal["base.batch_size"],
+        weight_decay=equal["base.weight_decay"],
+        label_smoothing=equal["base.label_smoothing"],
+        crop_scale=equal["base.crop_scale"],
+        seed=0,
+        device=device,
+    )
+    base_accuracy = reference.accuracy(base, test, real.test.labels.tolist(), look=look, device=device)
+    clock.done("squeeze")
+    labels = torch.arange(classes).repeat(equal["distill.ipc"])
+    settings = reference.RecoverSettings(iterations=equal["distill.iterations"])
+    images = [
+        reference.recover(base, part, look=look, settings=settings, seed=number)
+        for number, part in enumerate(labels.split(100))
+    ]
+    pictures = reference.decoded(torch.cat(images))
+    clock.done("recover")
+    accuracies = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "labels"
+        reference.relabel(
+            [base],
+            pictures,
+            files,
+            look=look,
+            epochs=equal["relabel.views"],
+            batch_size=equal["evaluate.batch_size"],
+            crop_scale=equal["relabel.crop_scale"],
+            seed=0,
+            device=device,
+        )
+        clock.done("relabel")
+        for seed in range(SEEDS):
+            student = reference.train_student(
+                models.build("convnet", classes, SIZE, seed=1 + seed),
+                pictures,
+                files,
+                look=look,
+                epochs=equal["evaluate.epochs"],
+                batch_size=equal["evaluate.batch_size"],
+                lr=equal["evaluate.lr"],
+                weight_decay=equal["evaluate.weight_decay"],
+                temperature=equal["evaluate.temperature"],
+                seed=seed,
+                label_seed=0,
+                device=device,
+            )
+            accuracies.append(reference.accuracy(student, test, real.test.labels.tolist(), look=look, device=device))
+        clock.done("students")
+    return {"accuracies": accuracies, "base": base_accuracy, "stages": clock.seconds}
+
+
+class _Clock:
+    """Seconds of what was done since the last call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def done(self, what: str) -> None:
+        now = time.monotonic()
+        self.seconds[what], self._last = round(now - self._last, 1), now
+
+
+def main() -> None:
+    """The reference's side alone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", action="store_true", required=True)
+    parser.add_argument("--tiny", action="store_true")
+    print(json.dumps(carry_out(TINY if parser.parse_args().tiny else EQUAL)))
+
+
+if __name__ == "__main__":
+    main()
