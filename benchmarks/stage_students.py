@@ -53,7 +53,7 @@ def rows(asked: Asked) -> Iterator[Row]:
         at_least=3.0,
         n=len(found.ours),
         threads=1,
-        more={"ours": found.ours, "reference": found.reference, "compiled": asked.compiled, **share},
+        more={"ours": found.ours, "reference": found.reference, **share},
     )
     if asked.cuda:
         yield from _side_by_side(asked)

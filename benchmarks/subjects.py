@@ -100,7 +100,6 @@ def recipe(asked: Asked, *, epochs: float, optimizer: str, lr: float, temperatur
         weight_decay=0.01,
         bfloat16=bfloat16(asked),
         temperature=temperature,
-        compiled=asked.compiled,
     )
 
 
