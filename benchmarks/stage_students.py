@@ -111,7 +111,6 @@ def _theirs(asked: Asked, images: Tensor, model: nn.Module, epochs: int, folder:
 def _side_by_side(asked: Asked) -> Iterator[Row]:
     """What several students on one device come to together, over what one does alone."""
     command = [sys.executable, __file__, "--seconds", str(asked.size(10, 1)), "--device", str(asked.device)]
-    command += ["--eager"] * (not asked.compiled)
     together = {}
     for count in SIDE_BY_SIDE:
         start = ["--start", str(time.time() + asked.size(60, 10))]
@@ -134,9 +133,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--start", type=float, default=0.0, help="Unix time, by which all have warmed up")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--eager", action="store_true")
     given = parser.parse_args()
-    asked = Asked(device=torch.device(given.device), tiny=False, compiled=not given.eager)
+    asked = Asked(device=torch.device(given.device), tiny=False, compiled=False)
     torch.set_num_threads(1)
     train = _ours(asked, subjects.pictures(100, SIZE), subjects.network(asked, SIZE), 1)
     train()

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -40,8 +41,11 @@ def compiled(function: F) -> F:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile finds here what it needs: a C++ compiler, Python's headers, and Triton for a GPU."""
+    """Whether torch.compile finds here what it needs: a C++ compiler, Python's headers, a cache that can be written to,
+    and Triton for a GPU."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     triton = device.type == "cpu" or importlib.util.find_spec("triton") is not None
-    return shutil.which(compiler) is not None and headers.exists() and triton
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()).absolute()
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return shutil.which(compiler) is not None and headers.exists() and triton and os.access(place, os.W_OK)

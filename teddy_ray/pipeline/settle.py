@@ -65,8 +65,8 @@ def _compile(spec: Spec, device: str) -> Literal["large", "always", "never"]:
         return "large" if able else "never"
     if asked != "never" and not able:
         raise UserError(
-            f"compute.compile = '{asked}' needs a C++ compiler and Python's headers, which are not both here: install"
-            " them (Debian: g++ and python3-dev), or set compute.compile=never"
+            f"compute.compile = '{asked}' needs a C++ compiler, Python's headers (Debian: g++ and python3-dev) and a"
+            " temporary folder that can be written to, and not all of them are here: set compute.compile=never, or auto"
         )
     return asked
 

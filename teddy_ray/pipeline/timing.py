@@ -1,5 +1,7 @@
 """What a step takes on this machine, from steps that are carried out here and now on images of noise.
 
+They are not compiled, which would take longer than all of them: of work that is (``compute.compile``), an upper bound.
+
 step_seconds(spec, works, facts)["train", "convnet", 50]
 """
 

@@ -174,7 +174,7 @@ class ComputeSpec(Part):
     """auto: bfloat16 where the device has its instructions."""
     compile: Literal["auto", "large", "always", "never"] = "auto"
     """Which work goes through torch.compile: what is large enough to win back the time that compiling takes, all of it,
-    or none. auto: large, where there is a C++ compiler."""
+    or none. auto: large, where torch.compile finds what it needs (a C++ compiler), else never."""
     executor: Literal["auto", "inline", "ray"] = "auto"
     """auto: inline for one worker or where Ray is not installed, else a local Ray."""
     workers: Annotated[int, Field(ge=0, le=100_000)] = 1
