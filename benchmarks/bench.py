@@ -23,6 +23,7 @@ import torch
 from measure import Asked, machine
 from tables import RESULTS, Row, save, table
 
+from teddy_ray.method.compiling import can_compile
 from teddy_ray.pipeline.memory import keep_freed
 
 PARTS = {
@@ -67,7 +68,8 @@ def _all(device: str, arguments: list[str]) -> int:
 
 def _measure(asked: argparse.Namespace) -> None:
     keep_freed()
-    of = Asked(device=torch.device(asked.device), tiny=asked.tiny, compiled=not asked.eager)
+    device = torch.device(asked.device)
+    of = Asked(device=device, tiny=asked.tiny, compiled=not asked.eager and can_compile(device))
     here, command = machine(of.device), f"python benchmarks/bench.py --only {asked.only}"
     command += f" --device {asked.device}" * (asked.device != "cpu") + " --eager" * asked.eager
     rows: list[Row] = []

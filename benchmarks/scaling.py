@@ -31,7 +31,7 @@ from teddy_ray.spec import digest, resolve
 from teddy_ray.store import open_store, records, tensors
 
 WORKERS = (1, 4, 16)
-UNIT_SECONDS, UNITS_A_WORKER = 15.0, 4
+UNIT_SECONDS, UNITS_A_WORKER = 15.0, 3
 IMAGES = (100, 3, 64, 64)
 TICK_SECONDS = 0.05
 

@@ -61,7 +61,7 @@ def rows(asked: Asked) -> Iterator[Row]:
 
     with threads(1):
         ready = next(iter(batches()))
-        repeats = asked.size(5, 2)
+        repeats = asked.size(7 if asked.cuda else 3, 2)
         whole, bare = map(
             median,
             by_turns(

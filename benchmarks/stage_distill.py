@@ -16,7 +16,7 @@ from measure import Asked, by_turns, median, thread_counts, threads
 from tables import Row
 from torch import nn
 
-REPEATS = 5
+REPEATS, GPU_REPEATS = 3, 7
 
 
 def rows(asked: Asked) -> Iterator[Row]:
@@ -34,7 +34,12 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
     model = subjects.network(asked, size)
     ours = subjects.synthesis(asked, [model], batch=batch, size=size)
     theirs = subjects.recovery(asked, model, batch=batch, size=size)
-    seconds = by_turns(_steps(ours, asked), _steps(theirs, asked), repeats=asked.size(REPEATS, 2), device=asked.device)
+    seconds = by_turns(
+        _steps(ours, asked),
+        _steps(theirs, asked),
+        repeats=asked.size(GPU_REPEATS if asked.cuda else REPEATS, 2),
+        device=asked.device,
+    )
     one, reference = (median(found) / _count(asked) for found in seconds)
     name = f"step, {_named(asked)}, {size}x{size}, batch {batch}, {threads_} thread{'s' * (threads_ > 1)}"
     peaks, dtype = roofline.measured(asked.device, tiny=asked.tiny), subjects.dtype(asked)
@@ -68,7 +73,7 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
 
 def _members(asked: Asked) -> Iterator[Row]:
     """n models a step over n times one; and a pool of which each step takes another over one member again and again."""
-    batch, repeats = asked.size(100 if asked.cuda else 20, 4), asked.size(9, 3)
+    batch, repeats = asked.size(100 if asked.cuda else 20, 4), asked.size(9 if asked.cuda else 5, 3)
     pool = [subjects.network(asked, 64, seed=seed) for seed in range(5)]
 
     def unit(members: list[nn.Module], n: int) -> Any:

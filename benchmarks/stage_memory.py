@@ -29,7 +29,7 @@ from tables import Row
 
 from teddy_ray.pipeline.memory import keep_freed
 
-STEPS = 3
+STEPS = 2
 CLASSES, REAL_A_CLASS, SIDE = 200, 52, 8
 GIB = float(1 << 30)
 

@@ -28,7 +28,7 @@ POOL = 5
 
 def rows(asked: Asked) -> Iterator[Row]:
     """Images x views a second, in turns."""
-    size, count, count_of_views = 64, asked.size(100, 6), asked.size(20 if asked.cuda else 2, 2)
+    size, count, count_of_views = 64, asked.size(100, 6), asked.size(20 if asked.cuda else 1, 2)
     pool = [subjects.network(asked, size, seed=seed) for seed in range(POOL)]
     images = subjects.pictures(count, size)
     ours, theirs = [subjects.placed(model).eval() for model in pool], [deepcopy(model).eval() for model in pool]

@@ -37,7 +37,7 @@ def rows(asked: Asked) -> Iterator[Row]:
     images, model = subjects.pictures(count, SIZE), subjects.network(asked, SIZE)
     with tempfile.TemporaryDirectory() as folder, threads(1):
         ours, theirs = _ours(asked, images, model, epochs), _theirs(asked, images, model, epochs, Path(folder))
-        found = by_turns(ours, theirs, repeats=asked.size(5, 2), device=asked.device)
+        found = by_turns(ours, theirs, repeats=asked.size(7 if asked.cuda else 3, 2), device=asked.device)
         peaks = roofline.measured(asked.device, tiny=asked.tiny)
     mine, other = (epochs / median(part) for part in found)
     dtype = subjects.dtype(asked)

@@ -40,9 +40,9 @@ DATA = os.environ.get("TEDDY_TINY_IMAGENET", "../shared/data/tiny-imagenet-200")
 THREADS, SEEDS, SIZE = 2, 3, 64
 
 EQUAL: dict[str, Any] = {
-    "data.classes": 10, "data.per_class": 100, "base.epochs": 15, "base.batch_size": 50, "base.lr": 0.05,
+    "data.classes": 10, "data.per_class": 100, "base.epochs": 10, "base.batch_size": 50, "base.lr": 0.05,
     "base.crop_scale": 0.5, "base.weight_decay": 5e-4, "base.label_smoothing": 0.1, "distill.ipc": 10,
-    "distill.iterations": 100, "relabel.views": 20, "relabel.crop_scale": 0.5, "evaluate.epochs": 60,
+    "distill.iterations": 60, "relabel.views": 20, "relabel.crop_scale": 0.5, "evaluate.epochs": 30,
     "evaluate.batch_size": 50, "evaluate.lr": 0.001, "evaluate.weight_decay": 0.01, "evaluate.temperature": 4.0,
     "evaluate.seeds": SEEDS,
 }  # fmt: skip
