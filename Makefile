@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit integration e2e lint format bench-tiny k8s wheel clean
+.PHONY: help setup demo test unit integration e2e lint format bench-labels bench-tiny k8s wheel clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ lint: $(STAMP) ## style, types, and who imports whom
 format: $(STAMP) ## rewrite the code in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-labels: $(STAMP) ## measure what soft labels cost and bring
+	$(BIN)/python benchmarks/soft_labels.py
 
 bench-tiny: $(STAMP) ## measure our claims on Tiny ImageNet
 	$(BIN)/python benchmarks/tiny_imagenet.py
