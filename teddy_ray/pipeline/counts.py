@@ -28,8 +28,8 @@ LABEL_SHARES = {
     (4, True): 0.72,
 }
 """What zstd leaves of the logits, by the bits and whether only the largest are kept. Measured on a dozen label files of
-the digits, and on Gaussian logits of 10, 200 and 1000 classes: the bytes are within 6 %; within 12 % where 4 bits, or 16
-of a few, are kept of hundreds of classes."""
+the digits, and on Gaussian logits of 10, 200 and 1000 classes: the bytes are within 6 %; within 12 % where 4 bits, or
+16 of a few, are kept of hundreds of classes."""
 LABEL_BLOCK = 2**17
 """What zstd compresses at a time. The upper halves of float16 compress, the lower do not: where both are in one block,
 less is gained."""

@@ -6,8 +6,8 @@
 Softmax does not change when a row is shifted. So what is kept of a logit in less than 16 bits is how far it lies below
 its row's largest, in steps of one size: nothing is added to a row. Classes that are not kept share one number, the mean
 of their logits. (The logarithm of their mean exponential keeps the probabilities better at temperature 1, Kullback and
-Leibler's divergence being 4 to 33 % smaller, but worse at 4 and at 20, by up to 13 %, and recipes train at these: digits,
-and Gaussian logits of 10, 200 and 1000 classes, k = 1, 3, 5, 20.)
+Leibler's divergence being 4 to 33 % smaller, but worse at 4 and at 20, by up to 13 %, and recipes train at these: of
+the digits, and of Gaussian logits of 10, 200 and 1000 classes, k = 1, 3, 5, 20.)
 """
 
 from __future__ import annotations
