@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit integration e2e lint format bench bench-gpu bench-tiny k8s wheel clean
+.PHONY: help setup demo test unit integration e2e lint format bench bench-gpu bench-labels bench-steps bench-tiny k8s wheel clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,12 @@ bench: $(STAMP) ## measure what we claim on this CPU, in half an hour
 
 bench-gpu: $(STAMP) ## the same on a GPU, in parts of a few minutes
 	$(BIN)/python benchmarks/bench.py --device cuda
+
+bench-steps: $(STAMP) ## measure how many steps distill needs
+	$(BIN)/python benchmarks/fewer_steps.py
+
+bench-labels: $(STAMP) ## measure what soft labels cost and bring
+	$(BIN)/python benchmarks/soft_labels.py
 
 bench-tiny: $(STAMP) ## measure our claims on Tiny ImageNet
 	$(BIN)/python benchmarks/tiny_imagenet.py

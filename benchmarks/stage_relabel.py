@@ -19,7 +19,7 @@ from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
 from teddy_ray.method.optimisation import precision
 from teddy_ray.store import labels as label_files
-from teddy_ray.store.labels import SoftLabels
+from teddy_ray.store.labels import Views
 
 BATCH = 250
 """Ours, as the stage has it."""
@@ -83,9 +83,8 @@ def our_labels(asked: Asked, pool: list[nn.Module], images: Tensor, count_of_vie
         shown, _ = views.render(normalised, image_B.to(device), own.to(device), partner.to(device))
         with precision(device, bfloat16=subjects.bfloat16(asked)):
             logits.append(ensemble(pool, shown, average="logits", compiled=asked.compiled).cpu())
-    drawn = subjects.geometry(image, view, count)
-    found = SoftLabels(image=image, view=view, logits=torch.cat(logits).half(), **vars(drawn))
-    folder.with_suffix(".parquet").write_bytes(label_files.to_parquet(found, metadata={}))
+    drawn = Views(seed=0, crop_scale=subjects.SRE2L.crop_scale, flip=True, mix="cutmix", images=count)
+    folder.with_suffix(".parquet").write_bytes(label_files.to_parquet(image, view, torch.cat(logits), views=drawn))
 
 
 def _fresh(folder: Path) -> Iterator[Path]:

@@ -111,11 +111,13 @@ def geometry(image: Tensor, view: Tensor, count: int) -> views.Geometry:
 def labelled(asked: Asked, images_N3HW: Tensor, *, count_of_views: int) -> LabelledViews:
     """A set with answers of noise."""
     count = len(images_N3HW)
-    image, view = torch.arange(count).repeat(count_of_views + 1), torch.arange(count_of_views + 1)
-    drawn = geometry(image, view.repeat_interleave(count), count)
+    numbers = torch.arange(count)
+    answers = torch.randn((count_of_views + 1) * count, CLASSES, device=asked.device)
     return LabelledViews(
         images=PIXELS.normalise(images_N3HW.to(asked.device)),
         labels=labels(count, asked),
-        geometry=drawn.to(asked.device),
-        logits=torch.randn(len(image), CLASSES, device=asked.device),
+        classes=CLASSES,
+        views=count_of_views,
+        geometry=lambda view: geometry(numbers, torch.full_like(numbers, view), count).to(asked.device),
+        answers=lambda view, image, _: answers[view * count + image],
     )

@@ -201,16 +201,21 @@ def _print(told: dict[str, Any]) -> None:
 
 def heading(told: dict[str, Any]) -> list[str]:
     """What is made, in lines."""
-    from teddy_ray.report.text import count
+    from teddy_cloud.show import label_text
+    from teddy_ray.report.text import count, size
 
-    makes, labels = told["makes"], told["makes"]["label_bytes"] / 1e9
+    makes = told["makes"]
+    labels = label_text(makes)
+    if makes["label_bytes"]:
+        labels += (
+            f"; with the controls, {count(makes['sets'], 'set')} of {size(makes['label_bytes'] * makes['sets'])} in all"
+        )
     on = count(told["gpus"], "GPU") if told["gpus"] else f"{count(told['workers'], 'worker')} on CPUs"
     return [
         f"{told['run']} on {on}",
         f"  makes   {count(makes['images'], 'image')} of {count(makes['classes'], 'class', 'classes')},"
         f" in {count(makes['units'], 'unit')}",
-        f"  labels  {count(makes['label_rows'], 'row')}, {labels:,.2f} GB; with the controls,"
-        f" {count(makes['sets'], 'set')} of {labels * makes['sets']:,.2f} GB in all",
+        f"  labels  {labels}",
         f"  trains  the base, {count(makes['members'], 'member')}, {count(makes['students'], 'student')}",
     ]
 

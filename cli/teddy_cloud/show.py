@@ -40,11 +40,18 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [
         f"makes: {count(plan['images'], 'image')} of {count(plan['classes'], 'class', 'classes')},"
         f" in {count(plan['units'], 'unit')}",
-        f"labels: {count(plan['label_rows'], 'row')}, {plan['label_bytes'] / 1e6:,.1f} MB",
+        f"labels: {label_text(plan)}",
         f"trains: the base, {count(plan['members'], 'member')}, {count(plan['students'], 'student')}",
         f"costs: {', '.join(costs)}",
         *(f"note: {text.printable(note)}" for note in plan["notes"]),
     ]
+
+
+def label_text(makes: Mapping[str, Any]) -> str:
+    """What the labels of one set take in the store, or that none are stored."""
+    if not makes["label_rows"]:
+        return "none stored, students ask the labellers"
+    return f"{text.count(makes['label_rows'], 'row')}, {text.size(makes['label_bytes'])}"
 
 
 def print_results(results: Mapping[str, Any], arguments: Sequence[str]) -> None:
@@ -85,7 +92,7 @@ def where(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     folder = results["folder"]
     return [
         ("images", f"{folder}/dataset/"),
-        ("labels", f"{folder}/labels/"),
+        *([("labels", f"{folder}/labels/")] if "labels" in results["digests"] else []),
         ("page", page(results)),
         ("results", f"{folder}/results.json"),
     ]

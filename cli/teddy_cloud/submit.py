@@ -232,6 +232,7 @@ def _print(job: Job, settings: Settings, cluster: Cluster, found: RunState | Non
 
 def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
     """What runs where and what it makes, from what is known without the data and without torch."""
+    from teddy_cloud.show import label_text
     from teddy_ray.report.text import count
 
     if job.gpus:
@@ -249,6 +250,6 @@ def summary(job: Job, settings: Settings) -> list[tuple[str, str]]:
     return [
         ("on", on),
         ("makes", f"{images} of {classes}, in {count(makes['units'], 'unit')}{idle}"),
-        ("labels", f"{count(makes['label_rows'], 'row')}, {makes['label_bytes'] / 1e6:,.1f} MB"),
+        ("labels", label_text(makes)),
         ("trains", f"the base, {count(makes['members'], 'member')}, {count(makes['students'], 'student')}"),
     ]

@@ -10,8 +10,9 @@ A trainer takes batches of (views, targets, weight of softness) and knows nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -139,21 +140,24 @@ def real_batches(
         yield views.crop(images, geometry.to(device)), targets
 
 
+Answers = Callable[[int, Tensor, Tensor], Tensor]
+"""The labellers' logits (B, K), float32, for a view's number, images (B,), and how they look in it (B, 3, H, W)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledViews:
-    """An image set with its soft labels, on the device that trains; V + 1 views an image, view 0 being the whole image.
+    """An image set with soft labels, on the device that trains; V + 1 views an image, view 0 being the whole image.
 
-    images: normalised (N, 3, H, W). labels: (N,). geometry: ((V + 1) · N,) and logits ((V + 1) · N, K), view by view.
+    images: normalised (N, 3, H, W). labels: (N,) of ``classes`` classes. geometry: of all images (N,), for a view's
+    number. answers: read from what is stored, or asked for there and then.
     """
 
     images: Tensor
     labels: Tensor
-    geometry: Geometry
-    logits: Tensor
-
-    @property
-    def views(self) -> int:
-        return len(self.logits) // len(self.images) - 1
+    classes: int
+    views: int
+    geometry: Callable[[int], Geometry]
+    answers: Answers
 
     def batches(self, *, regime: str, epoch: int, batch_size: int, temperature: float, seed: int) -> Iterator[Batch]:
         """One epoch: each image through view 1 + epoch mod V, with the regime's targets (B, K).
@@ -163,22 +167,34 @@ class LabelledViews:
         """
         count = len(self.images)
         view = 1 + epoch % self.views
+        geometry = self.geometry(view)
         order = permutation(count, seed, "order", epoch).to(self.images.device)
-        whole_NK = self._whole(regime, temperature)
+        whole_NK = None if regime == "views" else self._whole(regime, temperature)
         # Batches of nearly one size: a last batch of a single image would have no variance for BatchNorm.
         for image in order.tensor_split(-(-count // batch_size)):
-            own = self.geometry[view * count + image]
-            shown, kept_B = views.render(self.images, image, own, self.geometry[view * count + own.partner])
-            if regime == "views":
-                yield shown, (self.logits[view * count + image] / temperature).softmax(dim=-1)
+            own = geometry[image]
+            shown, kept_B = views.render(self.images, image, own, geometry[own.partner])
+            if whole_NK is None:
+                yield shown, (self.answers(view, image, shown) / temperature).softmax(dim=-1)
             else:
                 yield shown, torch.lerp(whole_NK[own.partner], whole_NK[image], kept_B[:, None])
 
     def _whole(self, regime: str, temperature: float) -> Tensor:
         """Every whole image's target (N, K): its class, or the labellers' answer for view 0."""
         if regime == "hard":
-            return functional.one_hot(self.labels, self.logits.shape[1]).float()
-        return (self.logits[: len(self.images)] / temperature).softmax(dim=-1)
+            return functional.one_hot(self.labels, self.classes).float()
+        return (self._whole_answers / temperature).softmax(dim=-1)
+
+    @cached_property
+    def _whole_answers(self) -> Tensor:
+        """The labellers' logits (N, K) for view 0."""
+        geometry = self.geometry(views.WHOLE)
+        return torch.cat(
+            [
+                self.answers(views.WHOLE, image, views.crop(self.images[image], geometry[image]))
+                for image in torch.arange(len(self.images), device=self.images.device).split(250)
+            ]
+        )
 
 
 @torch.no_grad()

@@ -54,6 +54,12 @@ def label_shard(
     return digest("labels", FORMAT, images_sha256, list(labellers), part, spec.seed, list(rows), *how)
 
 
+def asked_labels(spec: Spec, labellers: Sequence[str]) -> str:
+    """Soft labels that are not stored: what a student hears when it asks the labellers."""
+    part = spec.relabel.model_dump(mode="json", include={"ensemble", "views", "crop_scale", "mix"})
+    return digest("asked", FORMAT, list(labellers), part)
+
+
 def student(spec: Spec, data: str, images_sha256: str, labels: Sequence[str], job: Sequence[object]) -> str:
     """One student: ``job`` names architecture, regime and seed."""
     how = {"students", "seeds", "regimes", "controls", "coreset_difficulty"}

@@ -98,7 +98,8 @@ def _carry_out(context: Context, stages: _Stages, executor: Executor, first: Seq
     done = iter(labelled)
     made.labels = {name: [next(done) for _ in tasks] for name, tasks in shards.items()}
 
-    students = evaluate.tasks(context, made.sets, made.labels)
+    labellers = pool.chosen(context.spec.relabel.labellers, made.base, made.pool)
+    students = evaluate.tasks(context, made.sets, made.labels, labellers)
     made.students = stages.run("evaluate", students, evaluate.work, executor, Part.TASKS)
     return made
 

@@ -60,7 +60,7 @@ def collect(context: Context, run: str, made: Made) -> Results:
         "spec_digest": spec.digest,
         "digests": {
             "images": content_of(made.sets["distilled"]),
-            "labels": content_of(*made.labels["distilled"]),
+            **({"labels": content_of(*shards)} if (shards := made.labels["distilled"]) else {}),
         },
         "dataset": {
             "source": spec.data.source,

@@ -15,6 +15,7 @@ def refuse_contradictions(spec: Spec) -> None:
     _refuse_base(spec)
     _refuse_pool(spec)
     _refuse_distill(spec)
+    _refuse_relabel(spec)
     _refuse_evaluate(spec)
 
 
@@ -77,6 +78,22 @@ def _refuse_distill(spec: Spec) -> None:
         raise UserError(
             "distill.iterations = 0 publishes the initial images, and distill.init = 'noise' makes them noise: set"
             " distill.init=real, or some iterations"
+        )
+
+
+def _refuse_relabel(spec: Spec) -> None:
+    relabel = spec.relabel
+    if relabel.store:
+        return
+    if relabel.top_k is not None:
+        raise UserError(
+            f"relabel.top_k = {relabel.top_k} says what is kept of stored labels, and relabel.store is false: leave"
+            " relabel.top_k out, or set relabel.store=true"
+        )
+    if relabel.bits != 16:
+        raise UserError(
+            f"relabel.bits = {relabel.bits} says how labels are stored, and relabel.store is false: set"
+            " relabel.bits=16, or relabel.store=true"
         )
 
 

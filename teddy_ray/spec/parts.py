@@ -141,6 +141,13 @@ class RelabelSpec(Part):
     views: Annotated[int, Field(ge=1, le=100_000)] = 100
     crop_scale: Share = 0.5
     mix: Literal["none", "cutmix"] = "cutmix"
+    store: bool = True
+    """False: no labels are stored; students ask the labellers about every view, at a labeller's forward pass each."""
+    top_k: Count | None = None
+    """Of each stored answer, the classes that are kept, the largest first; the others share their mean. Absent, or as
+    many as there are classes or more: all."""
+    bits: Literal[4, 8, 16] = 16
+    """Of each stored logit: 16 are float16, fewer are steps below the answer's largest."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 

@@ -3,10 +3,14 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from teddy_ray import published
+from teddy_ray.errors import UserError
 from teddy_ray.pipeline.events import STAGES
 from teddy_ray.spec import Spec
 
@@ -40,6 +44,51 @@ def test_the_labels_open_as_a_table(reference):
     assert len(table) == 12 * 4  # every image: whole, and three views
     assert set(zip(table["image"], table["view"], strict=True)) == {(i, v) for i in range(12) for v in range(4)}
     assert {len(logits) for logits in table["logits"]} == {3}
+
+
+def test_a_run_that_stores_no_labels_asks_for_the_same_ones(teddy_cloud, reference, tmp_path):
+    reference.copy_until("labels", tmp_path / "store")
+    settings = ("relabel.store=false", 'evaluate.regimes=["views", "fixed"]', "compute.executor=inline")
+    found = teddy_cloud.results(tmp_path / "store", *settings)
+    folder = Path(found["folder"])
+    assert found["digests"] == {"images": reference.results["digests"]["images"]}
+    assert not (folder / "labels").exists()
+    assert not (tmp_path / "store" / "artifacts" / "labels").exists()
+    assert "No soft labels are stored" in (folder / "dataset" / "README.md").read_text()
+    losses, expected = _losses(folder), _losses(reference.folder)
+    assert {key: losses[key] for key in expected} == {
+        key: pytest.approx(loss, rel=0.02) for key, loss in expected.items()
+    }
+    assert set(losses) - set(expected) == {("distilled", "fixed"), ("random", "fixed")}
+    with pytest.raises(UserError, match=r"relabel.store = false"):
+        published.load(folder)
+    again = teddy_cloud.results(tmp_path / "store", *settings)
+    assert "evaluate" in again["reused"]["stages"]
+
+
+def test_students_that_ask_others_are_made_anew(teddy_cloud, reference, tmp_path):
+    reference.copy_until("labels", tmp_path / "store")
+    asks = ("relabel.store=false", "compute.executor=inline", "evaluate.controls=[]")
+    first = teddy_cloud.results(tmp_path / "store", *asks)
+    for changed in ("relabel.labellers=base", "relabel.crop_scale=0.9", "relabel.views=2", "relabel.ensemble=probs"):
+        other = teddy_cloud.results(tmp_path / "store", *asks, changed)
+        assert other["digests"] == first["digests"]
+        assert "evaluate" not in other["reused"]["stages"], changed
+
+
+def test_a_runs_folder_opens_to_train_on(reference):
+    run = published.load(reference.folder)
+    assert (run.images.shape, run.views, run.class_names) == ((12, 3, 8, 8), 3, ("0", "1", "2"))
+    assert run.classes.tolist() == [0, 1, 2] * 4
+    pictures, logits = run.batch(torch.tensor([7, 0]), view=0)
+    assert torch.equal(pictures, run.images[[7, 0]] / 255)
+    assert logits.shape == (2, 3)
+
+
+def _losses(folder):
+    """Of the first student of each set and regime, after each epoch."""
+    students = json.loads((folder / "results.json").read_text())["students"]
+    return {(one["set"], one["regime"]): [point["loss"] for point in one["curve"]] for one in students}
 
 
 def test_the_manifest_names_every_file_with_its_bytes_and_every_record(reference):

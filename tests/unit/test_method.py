@@ -18,7 +18,6 @@ from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.statistics import Observer, batch_statistics, class_means, estimate_again
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe, real_batches, soft_cross_entropy
-from teddy_ray.method.views import Geometry
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -772,13 +771,25 @@ def test_accuracy_and_logits_are_of_whole_images():
 
 def labelled(count=5, views_=3, *, cutmix=False, flip=True):
     """Images of one gray level each, so that a picture tells which ones it shows."""
-    view, image = torch.arange(views_ + 1).repeat_interleave(count), torch.arange(count).repeat(views_ + 1)
+    image = torch.arange(count)
+
+    def geometry(view):
+        numbers_ = torch.full_like(image, view)
+        return views.draw(0, image, numbers_, crop_scale=0.5, flip=flip, cutmix=cutmix, images=count)
+
     return LabelledViews(
-        images=torch.arange(count).view(count, 1, 1, 1).expand(count, 3, 8, 8).float(),
-        labels=torch.arange(count) % CLASSES,
-        geometry=views.draw(0, image, view, crop_scale=0.5, flip=flip, cutmix=cutmix, images=count),
-        logits=numbers((views_ + 1) * count, CLASSES, seed=4),
+        images=image.view(count, 1, 1, 1).expand(count, 3, 8, 8).float(),
+        labels=image % CLASSES,
+        classes=CLASSES,
+        views=views_,
+        geometry=geometry,
+        answers=lambda view, image, _: logits_for(count, views_)[view * count + image],
     )
+
+
+def logits_for(count=5, views_=3):
+    """What ``labelled`` answers, view by view."""
+    return numbers((views_ + 1) * count, CLASSES, seed=4)
 
 
 def batches(data, regime="views", *, epoch=0, batch_size=2, temperature=2.0, seed=1):
@@ -796,7 +807,7 @@ def test_every_image_is_shown_once_an_epoch(count, size):
     assert max(sizes) <= size
     assert max(sizes) - min(sizes) <= 1  # no last batch of one, which BatchNorm refuses
     answers = torch.cat([y for _, y in found])
-    torch.testing.assert_close(answers, (data.logits[count + shown] / 2.0).softmax(dim=1))
+    torch.testing.assert_close(answers, (logits_for(count)[count + shown] / 2.0).softmax(dim=1))
 
 
 def test_epochs_go_round_the_views_and_leave_view_0_out():
@@ -805,7 +816,7 @@ def test_epochs_go_round_the_views_and_leave_view_0_out():
     for epoch in range(7):
         (x, y), *_ = batches(data, epoch=epoch, batch_size=5)
         row = (1 + epoch % 3) * 5 + x[:, 0, 0, 0].round().long()
-        torch.testing.assert_close(y, (data.logits[row] / 2.0).softmax(dim=1))
+        torch.testing.assert_close(y, (logits_for()[row] / 2.0).softmax(dim=1))
     orders = {tuple(batches(data, epoch=epoch, batch_size=5)[0][0][:, 0, 0, 0].round().tolist()) for epoch in range(7)}
     assert len(orders) > 3
 
@@ -815,13 +826,10 @@ def test_the_regimes_targets_by_hand():
     data = labelled(3, 1, flip=False)
     boxes = {"partner": [2, 0, 2], "mix_top": [0.5, 0, 0], "mix_left": [0.5, 0, 0]}
     boxes |= {"mix_height": [0.5, 1, 0], "mix_width": [0.5, 0.5, 0]}
-    geometry = {
-        field.name: torch.cat([getattr(data.geometry, field.name)[:3], torch.tensor(boxes[field.name])])
-        for field in dataclasses.fields(Geometry)
-        if field.name in boxes
-    }
-    data = dataclasses.replace(data, geometry=dataclasses.replace(data.geometry, **geometry))
-    soft = (data.logits / 2.0).softmax(dim=1)
+    boxes = {name: torch.tensor(box) for name, box in boxes.items()}
+    geometry = {0: data.geometry(0), 1: dataclasses.replace(data.geometry(1), **boxes)}
+    data = dataclasses.replace(data, geometry=geometry.__getitem__)
+    soft = (logits_for(3, 1) / 2.0).softmax(dim=1)
     hard = torch.eye(3)
     by_hand = {
         "views": soft[3:],
@@ -840,11 +848,33 @@ def test_a_student_sees_what_the_labellers_saw():
     """The same picture as render gives for (image, view), the partner through its own view of that number."""
     data = dataclasses.replace(labelled(8, cutmix=True), images=numbers(8, 3, 8, 8))
     order = randomness.permutation(8, 1, "order", 1)
-    image, row = order, 2 * 8 + order
-    own = data.geometry[row]
-    expected, _ = views.render(data.images, image, own, data.geometry[2 * 8 + own.partner])
+    own = data.geometry(2)[order]
+    expected, _ = views.render(data.images, order, own, data.geometry(2)[own.partner])
     assert torch.equal(torch.cat([x for x, _ in batches(data, epoch=1, batch_size=3)]), expected)
-    assert not torch.equal(views.render(data.images, image, own, own)[0], expected)
+    assert not torch.equal(views.render(data.images, order, own, own)[0], expected)
+
+
+def test_labellers_that_are_asked_see_what_the_student_sees():
+    """For the regime views every view; for fixed the whole images, once for all epochs; for hard none."""
+    heard = []
+
+    def answers(view, image, shown):
+        heard.append((view, image, shown))
+        return shown.flatten(1)[:, :CLASSES]
+
+    data = dataclasses.replace(labelled(8, cutmix=True), images=numbers(8, 3, 8, 8), answers=answers)
+    shown = [batches(data, epoch=epoch, batch_size=3) for epoch in (0, 1)]
+    assert [view for view, *_ in heard] == [1] * 3 + [2] * 3
+    for (x, y), (_, _, seen) in zip([*shown[0], *shown[1]], heard, strict=True):
+        assert torch.equal(x, seen)
+        torch.testing.assert_close(y, (x.flatten(1)[:, :CLASSES] / 2.0).softmax(dim=1))
+    heard.clear()
+    for epoch in (0, 1):
+        batches(data, "fixed", epoch=epoch)
+    batches(data, "hard")
+    ((view, image, seen),) = heard
+    assert (view, image.tolist()) == (0, list(range(8)))
+    assert torch.equal(seen, data.images)
 
 
 def test_all_regimes_show_the_same_pictures():

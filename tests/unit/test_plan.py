@@ -16,6 +16,7 @@ from teddy_ray.pipeline.context import Context
 from teddy_ray.pipeline.counts import Facts, Work
 from teddy_ray.pipeline.stages import base, distill, evaluate, relabel
 from teddy_ray.spec import DataSpec, Spec, resolve
+from teddy_ray.store import labels
 
 DIGITS = counts.KNOWN["digits"]
 
@@ -76,6 +77,38 @@ def test_relabel_has_as_many_tasks_and_batches_as_the_stage_makes(ipc, views):
     assert sum(rows) == counts.counts(given, 10)["label_rows"]
     batches = sum(-(-count // relabel.BATCH) for count in rows) * counts.models(given, "both")
     assert work.steps * work.tasks == pytest.approx(batches, rel=0.25)
+
+
+LABELS = {"digits": (10, 2, 3.0), "many classes": (200, 3, 8.0)}
+"""Logits as labellers give them: how many classes, how far they scatter, how far the likeliest stand out."""
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("packing", [{}, {"bits": 8}, {"bits": 4}, {"bits": 8, "top_k": 5}], ids=str)
+def test_the_bytes_of_labels_are_foretold(kind, packing):
+    classes, scatter, peak = LABELS[kind]
+    given = spec(distill__ipc=1, relabel__views=100, **{f"relabel__{key}": value for key, value in packing.items()})
+    rows, dice = classes * 101, torch.Generator().manual_seed(0)
+    logits = scatter * torch.randn(rows, classes, generator=dice)
+    logits.scatter_add_(
+        1, torch.randint(classes, (rows, 2), generator=dice), peak * torch.rand(rows, 2, generator=dice)
+    )
+    numbers = torch.arange(rows)
+    views = labels.Views(seed=0, crop_scale=0.5, flip=True, mix="cutmix", images=classes)
+    file = labels.to_parquet(numbers % classes, numbers // classes, logits, views=views, **packing)
+    assert counts.counts(given, classes)["label_bytes"] == pytest.approx(len(file), rel=0.05)
+
+
+def test_labels_that_are_not_stored_take_no_bytes_and_every_students_time():
+    given = spec(relabel__store=False, distill__ipc=10, evaluate__regimes=["views", "fixed", "hard"])
+    made = counts.counts(given, 10)
+    assert (made["label_rows"], made["label_bytes"]) == (0, 0)
+    assert {work.batch for work in works(given, stage="relabel")} == {counts.LABEL_BATCH}  # the coreset is chosen
+    asked = [work for work in works(given, stage="evaluate") if work.step == "look"]
+    # 5 seeds of 3 sets; 100 epochs of 2 batches of 50 for views, and the whole images once for fixed: by 11 models
+    assert [(work.tasks, work.batch, work.steps) for work in asked[1:]] == [(15, 50, 2200), (15, 250, 11)]
+    stored = spec(distill__ipc=10, evaluate__regimes=["views", "fixed", "hard"])
+    assert len(works(stored, stage="evaluate")) == 2
 
 
 def test_a_stage_that_has_nothing_to_do_has_no_work():

@@ -23,6 +23,7 @@ from teddy_ray.method import views
 from teddy_ray.report import plots, tables, text
 from teddy_ray.report.sheet import contact_sheet, shrink
 from teddy_ray.spec import Spec, resolve
+from teddy_ray.store import images as image_files
 from teddy_ray.store import labels as label_files
 
 HOSTILE = "<script>alert(1)</script>"
@@ -408,19 +409,30 @@ def test_the_cards_code_makes_the_very_views_that_were_labelled(tmp_path, files)
 
     own = geometry(image, view)
     logits = torch.randn(count * numbers, 5).to(torch.float16)
-    rows = label_files.SoftLabels(image=image, view=view, logits=logits, **vars(own))
-    (tmp_path / "labels.parquet").write_bytes(label_files.to_parquet(rows, metadata={}))
+    drawn = label_files.Views(seed=3, crop_scale=0.3, flip=True, mix="cutmix", images=count)
+    for name, data in (
+        ("labels/labels-00000-of-00001.parquet", label_files.to_parquet(image, view, logits, views=drawn)),
+        (
+            "dataset/data/train-00000-of-00001.parquet",
+            image_files.to_parquet(pictures, torch.arange(count) % 2, ["a", "b"]),
+        ),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(data)
     blocks = re.findall(r"```python\n(.*?)```", html.unescape(files["README.md"].decode()), flags=re.DOTALL)
-    synthetic = {"image": [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]}
-    names = {"synthetic": synthetic}
-    exec(blocks[1].replace("PATH_OF_LABELS", str(tmp_path)), names)  # the card is ours
-    for number in range(numbers):
-        shown, answers = names["views"](torch.tensor([2, 0, 3]), number)
-        chosen = number * count + torch.tensor([2, 0, 3])
+    names = {}
+    exec(blocks[1].replace("PATH_OF_THE_RUN", str(tmp_path)), names)  # the card is ours
+    for number in range(2 * numbers):
+        torch.manual_seed(number)
+        (shown, answers), *more = names["epoch"](number, batch_size=3)
+        assert len(more) == 1
+        torch.manual_seed(number)
+        seen = torch.randperm(count)[:3]
+        chosen = (1 + number % (numbers - 1)) * count + seen
         partner = geometry(own[chosen].partner, view[chosen])
-        expected, _ = views.render(pictures.float() / 255, torch.tensor([2, 0, 3]), own[chosen], partner)
+        expected, _ = views.render(pictures.float() / 255, seen, own[chosen], partner)
         assert torch.equal(answers, logits[chosen].float())
-        torch.testing.assert_close(shown, expected, rtol=0, atol=1e-6)
+        assert torch.equal(shown, expected)
     assert float(names["loss"](answers, answers)) == pytest.approx(0, abs=1e-5)
 
 

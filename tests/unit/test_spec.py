@@ -122,6 +122,8 @@ def other_value(field, value):
         "pool.epochs": [1, 2],
         "pool.accuracy_band": [0.1, 0.2],
         "distill.betas": [0.1, 0.2],
+        "relabel.top_k": 5,
+        "relabel.bits": 8,
         "evaluate.students": ["resnet18"],
         "evaluate.regimes": ["hard"],
         "evaluate.controls": [],
@@ -293,6 +295,11 @@ NO_POOL = {"kind": "none", "size": 0}
             {"distill": {"iterations": 0, "init": "noise"}},
             ["distill.iterations = 0", "distill.init = 'noise'", "distill.init=real"],
         ),
+        (
+            {"relabel": {"store": False, "top_k": 5}},
+            ["relabel.top_k = 5", "relabel.store is false", "leave relabel.top_k out", "relabel.store=true"],
+        ),
+        ({"relabel": {"store": False, "bits": 8}}, ["relabel.bits = 8", "relabel.store is false", "relabel.bits=16"]),
         ({"base": {"warmup_epochs": 21.0}}, ["base.warmup_epochs = 21.0", "base.epochs = 20"]),
         ({"evaluate": {"students": ["convnet", "convnet"]}}, ["evaluate.students", "['convnet', 'convnet']", "twice"]),
         ({"evaluate": {"regimes": ["hard", "hard"]}}, ["evaluate.regimes", "['hard', 'hard']", "twice"]),
@@ -316,6 +323,8 @@ def test_a_contradiction_is_refused_by_name(values, names):
         {"distill": {"models_per_step": 5}},
         {"distill": {"iterations": 0, "init": "real"}},
         {"distill": {"lr": 1}},  # a whole number is a number
+        {"relabel": {"store": False, "views": 5}},
+        {"relabel": {"top_k": 10**6, "bits": 4}},  # more than there are classes: all
         {"data": {"classes": 3}},
         {"data": {"classes": ["cat", "dog"]}},
     ],

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from teddy_ray.store import (
     tensors,
 )
 from teddy_ray.store.base import check_key
+from teddy_ray.store.packed import pack
 from teddy_ray.store.sealed import seal
 
 WEIGHTS = b"weights" * 1000
@@ -640,61 +641,151 @@ def test_pictures_that_are_none_are_damage():
 
 # --- soft labels
 
+PACKINGS = [(bits, top_k) for bits in (16, 8, 4) for top_k in (None, 1, 3, 4, 9)]
+"""Of logits of four classes, so that nine are all."""
+
+
+def drawn_views(num_images=5, **changes):
+    return labels.Views(
+        **{"seed": 7, "crop_scale": 0.5, "flip": True, "mix": "cutmix", "images": num_images, **changes}
+    )
+
 
 def soft_labels(num_images=5, num_views=3, num_classes=4):
+    """Image, view and logits of every row."""
     rows = num_images * num_views
     generator = torch.Generator().manual_seed(0)
-    shares = torch.rand(8, rows, generator=generator)
-    image = torch.arange(num_images).repeat(num_views)
+    image, view = torch.arange(num_images).repeat(num_views), torch.arange(num_views).repeat_interleave(num_images)
+    return image, view, 3 * torch.randn(rows, num_classes, generator=generator)
+
+
+def label_file(rows=None, **packing):
+    return labels.to_parquet(*(rows or soft_labels()), views=drawn_views(), **packing)
+
+
+def every_half(rows, num_classes):
+    """Every kind of float16: subnormal, infinite, NaN."""
+    generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**15), 2**15, (rows, num_classes), dtype=torch.int16, generator=generator)
-    return labels.SoftLabels(
-        image=image,
-        view=torch.arange(num_views).repeat_interleave(num_images),
-        **dict(zip(("top", "left", "height", "width"), shares[:4], strict=True)),
-        flip=torch.rand(rows, generator=generator) < 0.5,
-        partner=(image + 1) % num_images,
-        **dict(zip(("mix_top", "mix_left", "mix_height", "mix_width"), shares[4:], strict=True)),
-        logits=bits.view(torch.float16),  # every kind of float16: subnormal, infinite, NaN
-    )
+    return bits.view(torch.float16)
 
 
 def equal_bits(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
 
 
-def test_soft_labels_come_back_bit_for_bit_and_sorted(monkeypatch):
+@pytest.mark.parametrize(("bits", "top_k"), PACKINGS)
+def test_soft_labels_come_back_sorted_and_equal_rows_are_equal_bytes(monkeypatch, bits, top_k):
     monkeypatch.setattr(labels, "GROUP", 4)
-    soft = soft_labels()
-    shuffled = torch.randperm(len(soft), generator=torch.Generator().manual_seed(1))
-    mixed = labels.SoftLabels(**{field.name: getattr(soft, field.name)[shuffled] for field in fields(soft)})
-    data = labels.to_parquet(mixed, metadata={"b": "2", "a": "1"})
+    image, view, logits = soft_labels()
+    shuffled = torch.randperm(15, generator=torch.Generator().manual_seed(1))
+    data = label_file((image, view, logits), bits=bits, top_k=top_k)
+    assert label_file((image[shuffled], view[shuffled], logits[shuffled]), bits=bits, top_k=top_k) == data
     again = labels.from_parquet(data)
-    assert len(again) == 15
-    for field in fields(soft):
-        assert equal_bits(getattr(again, field.name), getattr(soft, field.name)), field.name
-    assert labels.to_parquet(soft, metadata={"a": "1", "b": "2"}) == data
+    assert (len(again), again.views) == (15, drawn_views())
+    assert torch.equal(again.image, image)
+    assert torch.equal(again.view, view)
+    packed = pack(logits, bits=bits, top_k=top_k)
+    for one, other in zip(vars(again.answers).values(), vars(packed).values(), strict=True):
+        assert equal_bits(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert torch.equal(again.answers.logits(torch.tensor([3, 0])), packed.logits(torch.tensor([3, 0])))
+
+
+def test_all_of_a_logits_16_bits_come_back():
+    image, view, _ = soft_labels()
+    logits = every_half(15, 4)
+    assert equal_bits(labels.from_parquet(label_file((image, view, logits))).answers.values, logits)
 
 
 def test_soft_labels_open_elsewhere(tmp_path):
-    soft = soft_labels()
-    (tmp_path / "a.parquet").write_bytes(labels.to_parquet(soft, metadata={"temperature": "20"}))
+    *_, logits = soft_labels()
+    (tmp_path / "a.parquet").write_bytes(label_file())
     table = pq.read_table(tmp_path / "a.parquet")
-    assert table.schema.metadata[b"temperature"] == b"20"
+    said = json.loads(table.schema.metadata[b"soft_labels"])
+    assert said["views"] == {"seed": 7, "crop_scale": 0.5, "flip": True, "mix": "cutmix", "images": 5}
     assert table.schema.field("logits").type == pa.list_(pa.float16(), 4)
     frame = table.to_pandas()
     assert frame[["view", "image"]].to_numpy().tolist() == [[view, image] for view in range(3) for image in range(5)]
-    assert np.stack(frame["logits"]).tobytes() == soft.logits.numpy().tobytes()
+    assert np.stack(frame["logits"]).tobytes() == logits.half().numpy().tobytes()
+    (tmp_path / "b.parquet").write_bytes(label_file(bits=8, top_k=2))
+    assert {len(codes) for codes in pq.read_table(tmp_path / "b.parquet").to_pandas()["codes"]} == {2}
 
 
-def test_no_rows_are_rows_too():
-    soft = soft_labels()
-    none = labels.SoftLabels(**{field.name: getattr(soft, field.name)[:0] for field in fields(soft)})
-    again = labels.from_parquet(labels.to_parquet(none, metadata={}))
-    assert again.logits.shape == (0, 4)
+@pytest.mark.parametrize(("bits", "top_k"), PACKINGS)
+def test_no_rows_are_rows_too(bits, top_k):
+    image, view, logits = soft_labels()
+    again = labels.from_parquet(label_file((image[:0], view[:0], logits[:0]), bits=bits, top_k=top_k))
+    assert again.answers.logits(torch.tensor([], dtype=torch.long)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("bits", "error"), [(16, 2**-9), (8, 0.5 / 255), (4, 0.5 / 15)])
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_a_packed_row_is_the_logits_shifted(bits, error, top_k):
+    """To half a step, where no logit lies so far below that it is cut off."""
+    logits = torch.linspace(0, 1, 60)[torch.randperm(60, generator=torch.Generator().manual_seed(0))].view(15, 4)
+    found = pack(logits, bits=bits, top_k=top_k).logits(torch.arange(15))
+    kept = logits.sort(dim=1, descending=True).indices[:, : top_k or 4]
+    below = logits - (logits.amax(dim=1, keepdim=True) if bits < 16 else 0)
+    torch.testing.assert_close(found.gather(1, kept), below.gather(1, kept), rtol=0, atol=1.01 * error)
+
+
+def test_classes_that_are_not_kept_share_their_mean():
+    logits = torch.tensor([[5.0, 1.0, 3.0, 2.0], [0.0, 8.0, -1.0, -2.0]])
+    found = pack(logits, top_k=1).logits(torch.arange(2))
+    assert found.tolist() == [[5.0, 2.0, 2.0, 2.0], [-1.0, 8.0, -1.0, -1.0]]
+    found = pack(logits, top_k=2).logits(torch.tensor([1]))
+    assert found.tolist() == [[0.0, 8.0, -1.5, -1.5]]
+
+
+def test_steps_cut_off_far_outliers_rather_than_be_coarse_for_all():
+    logits = torch.zeros(1000, 10)
+    logits[:, 1:] = -torch.rand(1000, 9, generator=torch.Generator().manual_seed(0))
+    logits[0, 9] = -2.0
+    packed = pack(logits, bits=4)
+    assert float(packed.step[0]) == pytest.approx(1.0 / 15)
+    assert float(packed.logits(torch.tensor([0]))[0, 9]) == pytest.approx(-1.0)
+
+
+def test_more_than_256_classes_have_numbers_of_two_bytes():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.rand(3, 40_000, generator=generator)
+    logits[torch.arange(3), torch.tensor([39_999, 0, 300])] = 9.0
+    data = labels.to_parquet(torch.arange(3), torch.zeros(3, dtype=torch.long), logits, views=drawn_views(3), top_k=2)
+    found = labels.from_parquet(data).answers.logits(torch.arange(3))
+    assert found.argmax(dim=1).tolist() == [39_999, 0, 300]
+    assert torch.equal(found.topk(2).indices, logits.topk(2).indices)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_cannot_be_packed(value):
+    image, view, logits = soft_labels()
+    logits[3, 1] = value
+    for packing in ({"bits": 8}, {"top_k": 2}):
+        with pytest.raises(WorldError, match="not finite"):
+            label_file((image, view, logits), **packing)
+
+
+def test_files_are_joined_to_every_view_of_every_image():
+    image, view, logits = soft_labels()
+    parts = [
+        labels.from_parquet(label_file((image[rows], view[rows], logits[rows]), bits=8))
+        for rows in (view == 2, (view < 2) & (image > 1), (view < 2) & (image < 2))
+    ]
+    whole = labels.joined(parts)
+    assert (whole.view * 5 + whole.image).tolist() == list(range(15))
+    for part in parts:  # each in steps of its own
+        rows = part.view * 5 + part.image
+        assert torch.equal(whole.answers.logits(rows), part.answers.logits(torch.arange(len(rows))))
+    for wrong in (parts[:2], [*parts, parts[0]]):
+        with pytest.raises(WorldError, match="every view of every image once"):
+            labels.joined(wrong)
+    for other in (replace(parts[0], views=drawn_views(seed=8)), labels.from_parquet(label_file(bits=16))):
+        with pytest.raises(WorldError, match="not of one set"):
+            labels.joined([other, *parts[1:]])
 
 
 def test_logits_are_neither_in_a_dictionary_nor_without_checksums():
-    data = labels.to_parquet(soft_labels(), metadata={})
+    data = label_file()
     described = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
     for index in range(described.num_columns):
         assert not any("DICTIONARY" in encoding for encoding in described.column(index).encodings)
@@ -712,25 +803,62 @@ def test_other_tables_are_not_soft_labels():
         labels.from_parquet(images.to_parquet(*picture_set()))
 
 
-def test_empty_cells_are_damage():
-    table = pq.read_table(pa.BufferReader(labels.to_parquet(soft_labels(), metadata={})))
-    for name in ("view", "logits"):
-        column = pa.array([None, *table.column(name).to_pylist()[1:]], table.schema.field(name).type)
+def rewritten(data, *, columns=None, **said):
+    """The file with other cells, or another description, by someone else."""
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    for name, cells in (columns or {}).items():
         index = table.schema.get_field_index(name)
-        stream = pa.BufferOutputStream()
-        pq.write_table(table.set_column(index, table.schema.field(name), column), stream)
-        with pytest.raises(WorldError, match="empty cells"):
-            labels.from_parquet(stream.getvalue().to_pybytes())
+        table = table.set_column(index, table.schema.field(name), pa.array(cells, table.schema.field(name).type))
+    told = json.loads(table.schema.metadata[b"soft_labels"])
+    told |= {key: value for key, value in said.items() if key in told}
+    told["views"] |= {key: value for key, value in said.items() if key not in told}
+    stream = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({b"soft_labels": json.dumps(told)}), stream)
+    return stream.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"classes": 300}, "its columns are not"),
+        ({"bits": 16, "step": None}, "its columns are not"),
+        ({"bits": 5}, "4, 8 or 16"),
+        ({"top_k": 3}, "its columns are not"),
+        ({"top_k": 4}, "the 4 largest of 4"),
+        ({"step": None}, "its step is None"),
+        ({"step": 0.0}, "greater than 0"),
+        ({"images": 2}, "not in its set"),
+        ({"images": "5"}, "valid integer"),
+        ({"mix": "mixup"}, "none' or 'cutmix"),
+        ({"hue": 0.5}, "Unexpected"),
+        ({"columns": {"top": [b"\x00\x04"] * 15}}, "classes that it has not"),
+        ({"columns": {"image": [-1] * 15}}, "not in its set"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_damage(said, reason):
+    data = label_file(bits=8, top_k=2)
+    assert len(labels.from_parquet(rewritten(data))) == 15
+    with pytest.raises(WorldError, match=reason):
+        labels.from_parquet(rewritten(data, **said))
+
+
+@pytest.mark.parametrize(("bits", "name"), [(16, "view"), (16, "logits"), (8, "codes"), (8, "image")])
+def test_empty_cells_are_damage(bits, name):
+    data = label_file(bits=bits)
+    cells = pq.read_table(pa.BufferReader(data)).column(name).to_pylist()
+    with pytest.raises(WorldError, match="empty cells"):
+        labels.from_parquet(rewritten(data, columns={name: [None, *cells[1:]]}))
 
 
 @pytest.mark.parametrize(
     ("data", "take"),
     [
         (images.to_parquet(*picture_set()), images.from_parquet),
-        (labels.to_parquet(soft_labels(), metadata={"a": "b"}), labels.from_parquet),
+        (label_file(), labels.from_parquet),
+        (label_file(bits=8, top_k=2), labels.from_parquet),
         (tensors.to_bytes(STATE, {"a": "b"}), tensors.from_bytes),
     ],
-    ids=["images", "labels", "tensors"],
+    ids=["images", "labels", "packed labels", "tensors"],
 )
 def test_whatever_bytes_are_damaged_it_is_said_in_a_sentence(data, take):
     dice = random.Random(0)

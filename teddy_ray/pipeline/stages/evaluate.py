@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from teddy_ray.errors import WorldError
+from teddy_ray.method.labels import ensemble
+from teddy_ray.method.optimisation import precision
 from teddy_ray.method.randomness import seed_of
-from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe
+from teddy_ray.method.training import Answers, LabelledViews, Trainer, TrainingRecipe
 from teddy_ray.method.views import Geometry
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.context import Context, Task, threads
 from teddy_ray.pipeline.imagesets import content_of, read
+from teddy_ray.pipeline.stages import relabel
 from teddy_ray.pipeline.stages.base import test_accuracy
 from teddy_ray.store import labels as label_files
 from teddy_ray.store import records
-from teddy_ray.store.labels import SoftLabels
 from teddy_ray.store.records import Record
 
 CURVE_POINTS = 10
 
 
-def tasks(context: Context, sets: Mapping[str, Record], labels: Mapping[str, Sequence[Record]]) -> list[Task]:
-    """A task a student. Student seed s sees the s-th draw of random real images; the other sets are one each."""
+def tasks(
+    context: Context,
+    sets: Mapping[str, Record],
+    labels: Mapping[str, Sequence[Record]],
+    labellers: Sequence[Record],
+) -> list[Task]:
+    """A task a student. Student seed s sees the s-th draw of random real images; the other sets are one each. The
+    ``labellers`` are asked where there are no ``labels``."""
     spec, result = context.spec.evaluate, []
+    asked = [] if context.spec.relabel.store else labellers
+    heard = [addresses.asked_labels(context.spec, [record.digest for record in asked])] if asked else []
     for (name, images), student, regime, seed in product(sets.items(), spec.students, spec.regimes, range(spec.seeds)):
         if name.startswith("random-") and name != f"random-{seed}":
             continue
         shards = labels[name]
         job = (student, regime, seed)
         digest = addresses.student(
-            context.spec, context.real.digest, content_of(images), [content_of(shard) for shard in shards], job
+            context.spec, context.real.digest, content_of(images), [*map(content_of, shards), *heard], job
         )
         inputs = {
             "set": name.split("-")[0],
@@ -44,6 +53,7 @@ def tasks(context: Context, sets: Mapping[str, Record], labels: Mapping[str, Seq
             "seed": seed,
             "images": images.digest,
             "labels": [shard.digest for shard in shards],
+            "labellers": [(record.stage, record.digest) for record in asked],
         }
         result.append(Task("student", digest, f"{name}-{student}-{regime}-{seed}", inputs))
     return result
@@ -100,18 +110,35 @@ def _recipe(context: Context, regime: str) -> TrainingRecipe:
 
 def _labelled(context: Context, task: Task) -> LabelledViews:
     pictures, classes = read(context, context.record("images", task.inputs["images"]))
-    shards = [context.record("labels", digest) for digest in task.inputs["labels"]]
-    parts = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
-    order = torch.argsort(_joined(parts, "view") * len(pictures) + _joined(parts, "image"))
-    geometry = Geometry(*(_joined(parts, field.name)[order] for field in fields(Geometry)))
-    device = context.device
+    device, numbers = context.device, torch.arange(len(pictures))
+
+    def geometry(view: int) -> Geometry:
+        return relabel.geometry(context, numbers, torch.full_like(numbers, view), len(numbers)).to(device)
+
     return LabelledViews(
         images=context.real.pixels.normalise(pictures.to(device)),
         labels=classes.to(device),
-        geometry=geometry.to(device),
-        logits=_joined(parts, "logits")[order].float().to(device),
+        classes=context.real.classes,
+        views=context.spec.relabel.views,
+        geometry=geometry,
+        answers=_stored(context, task, len(pictures)) if task.inputs["labels"] else _asked(context, task),
     )
 
 
-def _joined(shards: Sequence[SoftLabels], name: str) -> Tensor:
-    return torch.cat([getattr(shard, name) for shard in shards])
+def _stored(context: Context, task: Task, images: int) -> Answers:
+    """What the labellers have said, unpacked batch by batch."""
+    shards = [context.record("labels", digest) for digest in task.inputs["labels"]]
+    parts = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
+    packed = label_files.joined(parts).answers.to(context.device)
+    return lambda view, image, _: packed.logits(view * images + image)
+
+
+def _asked(context: Context, task: Task) -> Answers:
+    """What the labellers say now."""
+    labellers = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["labellers"]]
+
+    def answers(_view: int, _image: Tensor, shown: Tensor) -> Tensor:
+        with precision(context.device, bfloat16=context.bfloat16):
+            return ensemble(labellers, shown, average=context.spec.relabel.ensemble)
+
+    return answers

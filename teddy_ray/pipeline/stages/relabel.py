@@ -19,7 +19,6 @@ from teddy_ray.pipeline.imagesets import content_of, read
 from teddy_ray.pipeline.stages.pool import chosen
 from teddy_ray.store import labels as label_files
 from teddy_ray.store import records
-from teddy_ray.store.labels import SoftLabels
 from teddy_ray.store.records import Record
 
 IMAGES_A_SHARD = 5_000
@@ -28,7 +27,10 @@ BATCH = 250
 
 
 def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]) -> list[Task]:
-    """A task a shard: a range of images x a range of views, of view 0 (the whole image) and views 1 to V."""
+    """A task a shard: a range of images x a range of views, of view 0 (the whole image) and views 1 to V. None where no
+    labels are stored."""
+    if not context.spec.relabel.store:
+        return []
     labellers = chosen(context.spec.relabel.labellers, base, pool)
     made_by, count = [record.digest for record in labellers], images.meta["images"]
     views_a_shard = max(1, ROWS_A_SHARD // min(count, IMAGES_A_SHARD))
@@ -70,12 +72,16 @@ def work(context: Context, task: Task) -> None:
     view = torch.arange(first_view, last_view).repeat_interleave(last - first)
     with threads(context.spec.relabel.threads):
         logits = torch.cat(list(_answers(context, task, pictures, image, view)))
-    own = geometry(context, image, view, len(pictures))
-    rows = SoftLabels(image=image, view=view, logits=logits.to(torch.float16), **vars(own))
     meta = {"name": task.name, "rows": len(image), "seconds": time.monotonic() - started}
     part = context.spec.relabel
-    metadata = {"seed": str(context.spec.seed), "average": part.ensemble, "crop_scale": str(part.crop_scale)}
-    file = label_files.to_parquet(rows, metadata=metadata)
+    drawn = label_files.Views(
+        seed=context.spec.seed,
+        crop_scale=part.crop_scale,
+        flip=context.real.flip,
+        mix=part.mix,
+        images=len(pictures),
+    )
+    file = label_files.to_parquet(image, view, logits, views=drawn, bits=part.bits, top_k=part.top_k)
     records.commit(context.store, "labels", task.digest, {"labels.parquet": file}, meta)
 
 
