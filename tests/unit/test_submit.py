@@ -1,6 +1,5 @@
 """``submit``: what is sent is what a dry run prints, twice is once, and --wait ends as the run did."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -12,7 +11,7 @@ import yaml
 
 from teddy_cloud import app
 from teddy_cloud.cluster import watch
-from teddy_cloud.cluster.api import ExistsError
+from teddy_cloud.cluster.api import Cluster, ExistsError
 from teddy_cloud.cluster.settings import Settings
 from teddy_ray.errors import UserError, WorldError
 from teddy_ray.spec import Spec
@@ -61,7 +60,7 @@ def status(deployment, job="", **more):
 @pytest.fixture(autouse=True)
 def cluster(monkeypatch):
     fake = FakeCluster()
-    monkeypatch.setattr(importlib.import_module("teddy_cloud.submit"), "find_cluster", lambda *_: fake)
+    monkeypatch.setattr(Cluster, "connect", classmethod(lambda *_: fake))
     monkeypatch.setattr(watch, "WATCH_SECONDS", 0.0)
     return fake
 
