@@ -47,6 +47,11 @@ class Peaks:
     def share(self, work: Work, seconds: float, *, dtype: torch.dtype) -> float:
         return self.floor(work, dtype) / seconds
 
+    def best(self, other: Peaks) -> Peaks:
+        """Of two measurements, before and after what they are for: a neighbour can only make a machine look slower."""
+        rates = {name: max(rate, other.rates[name]) for name, rate in self.rates.items()}
+        return Peaks(rates, max(self.copy, other.copy))
+
     def facts(self) -> dict[str, float]:
         rates = {f"{name} GFLOP/s": round(rate / 1e9, 1) for name, rate in self.rates.items()}
         return rates | {"copy GB/s": round(self.copy / 1e9, 1)}

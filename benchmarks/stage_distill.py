@@ -34,6 +34,7 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
     model = subjects.network(asked, size)
     ours = subjects.synthesis(asked, [model], batch=batch, size=size)
     theirs = subjects.recovery(asked, model, batch=batch, size=size)
+    before = roofline.measured(asked.device, tiny=asked.tiny)
     seconds = by_turns(
         _steps(ours, asked),
         _steps(theirs, asked),
@@ -42,7 +43,7 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
     )
     one, reference = (median(found) / _count(asked) for found in seconds)
     name = f"step, {_named(asked)}, {size}x{size}, batch {batch}, {threads_} thread{'s' * (threads_ > 1)}"
-    peaks, dtype = roofline.measured(asked.device, tiny=asked.tiny), subjects.dtype(asked)
+    peaks, dtype = before.best(roofline.measured(asked.device, tiny=asked.tiny)), subjects.dtype(asked)
     work = roofline.asks("match", model, (batch, 3, size, size), element=dtype.itemsize)
     common: dict[str, Any] = {"part": "distill", "n": len(seconds.ours), "threads": threads_}
     facts = {"GFLOP": work.flops / 1e9, "least GB": work.bytes / 1e9, **peaks.facts(), "precision": str(dtype)}
@@ -94,7 +95,8 @@ def _ratio(asked: Asked, name: str, found: Any, *, scale: int, **more: Any) -> R
     ours, reference = (median(part) / _count(asked) for part in found)
     return Row(
         part="members", name=name, ratio=ours / (scale * reference), unit="s", ours=ours, reference=reference,
-        at_most=1.02, n=len(found.ours), threads=torch.get_num_threads(), more=more,
+        at_most=1.02, n=len(found.ours), threads=torch.get_num_threads(),
+        more={"ours": found.ours, "reference": found.reference, **more},
     )  # fmt: skip
 
 
