@@ -1,5 +1,9 @@
 """Soft labels of a pool of 5: ours, with views rendered on the device and one Parquet file, against the reference's
-loop with the same 5 models, which crops image by image and pickles a file a batch."""
+loop with the same 5 models, which crops image by image and pickles a file a batch.
+
+Where the time goes now (torch's profiler, ResNet-18, batch 100, one thread with AMX): convolutions 69 %, the compiled
+passes between them 31 %.
+"""
 
 from __future__ import annotations
 
