@@ -1,8 +1,9 @@
 """Training a student on stored soft labels: ours against the reference's loop, which reads its files back and redoes
 the crops image by image. ResNet-18, 64x64, IPC 10 of 10 classes: 100 images in batches of 50.
 
-Where the time goes now (torch's profiler, one thread with AMX): convolutions 53 % (12 forward, 41 backward), BatchNorm 22 %, ReLU and the residual sums 20 %. Compiled, a step was no faster (1.53 s
-against 1.46 s, batch 50) and the graph took a minute, so students are not compiled.
+Where the time goes now (torch's profiler, one thread with AMX): convolutions 53 % (12 forward, 41 backward), BatchNorm
+22 %, ReLU and the residual sums 20 %. Compiled, a step was no faster (1.53 s against 1.46 s, batch 50) and the graph
+took a minute, so students are not compiled.
 
 On a GPU, which one such student cannot fill, also several students side by side, a process each:
 
