@@ -5,7 +5,7 @@ BatchNorm statistics with SRe2L's weights.
 
 Where the time goes now (torch's profiler, ResNet-18, batch 50, one thread with AMX): convolutions 59 % (26 forward, 33
 backward), the two compiled graphs' own passes 38 % (BatchNorm, ReLU and statistics, fused), the rest 3 % (crops, Adam).
-Arithmetic alone would take half of it: what bounds a step is memory, through which every pass between convolutions goes.
+Arithmetic alone would take half of it: what bounds a step is memory, which all passes between convolutions go through.
 A graph keeps each BatchNorm's and each convolution's input for its backward pass, 4.3 bytes for each number that a
 BatchNorm sees; the convolutions' are kept since torch's convolution_backward wants them, though frozen weights do not.
 """
