@@ -6,7 +6,7 @@
     python benchmarks/bench.py --only distill --tiny        # shows that it works; nothing is kept
 
 Each part runs in a process of its own. What it finds is merged into benchmarks/results/<date>-<device>.{json,md}.
-The parts on a GPU need torch, torchvision, numpy, pyarrow and safetensors, and no Ray, Typer or pydantic.
+The parts on a GPU need torch, torchvision, numpy, pyarrow and safetensors, relabel pydantic too; none Ray or Typer.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from measure import Asked, median, timed
+from runs import TEDDY_CLOUD
 from tables import Row
 
 from teddy_ray.pipeline.events import STAGES
@@ -46,7 +46,7 @@ def rows(asked: Asked) -> Iterator[Row]:
 
 
 def _row(asked: Asked, name: str, arguments: list[str], repeats: int, *, at_most: float) -> Row:
-    command = [str(Path(sys.executable).with_name("teddy-cloud")), *arguments]
+    command = [TEDDY_CLOUD, *arguments]
     environment = os.environ | {"TEDDY_CLOUD_CONFIG": os.devnull}
 
     def call() -> None:

@@ -11,14 +11,11 @@ starts from: real images that the base finds easy. A row is worth its steps wher
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from measure import machine
+from runs import as_text, carried_out, options_parser
 from tables import dated, markdown, write
 
 REGIMES = ("views", "fixed")
@@ -43,36 +40,18 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run every row, then write and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/tiny-imagenet-200")
-    parser.add_argument("--classes", default="10")
-    parser.add_argument("--ipc", default="10")
-    parser.add_argument("--workers", default="2")
-    parser.add_argument("--store", default="teddy-store")
-    options = parser.parse_args()
-    save({name: run({**SHARED, **row}, options) for name, row in ROWS.items()}, options)
-
-
-def run(settings: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """One row's results."""
-    command = [
-        *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--store", options.store),
-        *("--data", options.data, "--classes", options.classes, "--ipc", options.ipc, "--workers", options.workers),
-        *(part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    results: dict[str, Any] = json.loads((Path(json.loads(done.stdout)["folder"]) / "results.json").read_text())
-    return results
+    options = options_parser(__doc__).parse_args()
+    found = {name: carried_out({**SHARED, **row}, recipe="teddy", options=options) for name, row in ROWS.items()}
+    save(found, options)
 
 
 def save(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     """The table with what it takes to repeat it, and all numbers as JSON."""
     here, first = machine(torch.device("cpu")), next(iter(runs.values()))
-    shared = ", ".join(f"{key} = {json.dumps(value)}" for key, value in SHARED.items())
     how = (
         f"`python benchmarks/fewer_steps.py --classes {options.classes} --ipc {options.ipc}` on {here['device']}"
         f" ({', '.join(here['features'])}), torch {here['torch']}, {first['environment']['precision']}. Recipe teddy"
-        f" with {shared}; seed = 0, base.seed = 0, student seeds from 0. Full data, the base itself:"
+        f" with {as_text(SHARED)}; seed = 0, base.seed = 0, student seeds from 0. Full data, the base itself:"
         f" {first['base']['accuracy']:.1f}. Seconds: of all units together, each on one thread."
     )
     columns = ("distill", "steps", "seconds", *REGIMES)

@@ -16,28 +16,26 @@ which are asked for once for each point.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+from measure import cpu_features
+from runs import as_text, carried_out, options_parser
+from tables import RESULTS, dated, markdown, write
 
 # Of all points. What a base, a pool and images of the recipe teddy cost is not the question here: they are the same for
 # all points, and smaller than the recipe's so that two cores get through.
-EQUAL = {
+EQUAL: dict[str, Any] = {
     "base.epochs": 12,
     "pool.size": 3,
     "distill.models_per_step": 3,
     "distill.iterations": 40,
-    "evaluate.regimes": '["views"]',
-    "evaluate.controls": "[]",
+    "evaluate.regimes": ["views"],
+    "evaluate.controls": [],
 }
 
 
@@ -51,7 +49,7 @@ class Point:
 
     def settings(self, epochs: int) -> dict[str, Any]:
         if self.views is None:
-            return {"relabel.views": epochs, "relabel.store": "false"}
+            return {"relabel.views": epochs, "relabel.store": False}
         kept = {"relabel.views": max(1, round(self.views * epochs)), "relabel.bits": self.bits}
         return kept if self.top_k is None else {**kept, "relabel.top_k": self.top_k}
 
@@ -74,15 +72,10 @@ POINTS = {
 
 def main() -> None:
     """Run every point, then write and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/tiny-imagenet-200")
+    parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="teddy", help="random: real images, which take no distilling")
-    parser.add_argument("--classes", default="10")
-    parser.add_argument("--ipc", default="10")
-    parser.add_argument("--seeds", default="3")
+    parser.add_argument("--seeds", default=3, type=int)
     parser.add_argument("--epochs", default=100, type=int)
-    parser.add_argument("--workers", default="2")
-    parser.add_argument("--store", default="teddy-store")
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS), metavar="POINT")
     parser.add_argument("--results", default=RESULTS, type=Path)
     options = parser.parse_args()
@@ -101,16 +94,8 @@ def run(point: Point, options: argparse.Namespace) -> dict[str, Any]:
         "evaluate.epochs": options.epochs,
         **point.settings(options.epochs),
     }
-    command = [
-        *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--recipe", options.recipe),
-        *("--store", options.store, "--data", options.data, "--classes", options.classes, "--ipc", options.ipc),
-        *("--workers", options.workers),
-        *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
-    ]
-    print(f"\n{shlex.join(command[1:])}", file=sys.stderr)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    folder = Path(json.loads(done.stdout)["folder"])
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    results = carried_out(settings, recipe=options.recipe, options=options)
+    folder = Path(results["folder"])
     return {**results, "label_bytes": sum(file.stat().st_size for file in folder.glob("labels/*.parquet"))}
 
 
@@ -134,21 +119,16 @@ def row(results: dict[str, Any], epochs: int) -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The points as Markdown, in the order of their bytes."""
-    lines = [
-        "| labels | views | bytes | smaller | accuracy | to 16 bits | a student |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    lines = []
     reference = rows[REFERENCE]["accuracy"]
     for name, found in sorted(rows.items(), key=lambda item: -item[1]["bytes"]):
         smaller = "–" if found["smaller"] is None else f"{found['smaller']:.1f}x"
         spread = "" if found["spread"] is None else f" ± {found['spread']:.1f}"
         gap = "" if name == REFERENCE else f"{found['accuracy'] - reference:+.1f}"
         kept = name.removesuffix(" %").rpartition(", ")[0] if name.endswith("%") else name
-        lines.append(
-            f"| {kept} | {found['relabel']['views']} | {found['bytes']:,} | {smaller}"
-            f" | {found['accuracy']:.1f}{spread} | {gap} | {found['student_seconds']:.0f} s |"
-        )
-    return "\n".join(lines)
+        accuracy, seconds = f"{found['accuracy']:.1f}{spread}", f"{found['student_seconds']:.0f} s"
+        lines.append([kept, str(found["relabel"]["views"]), f"{found['bytes']:,}", smaller, accuracy, gap, seconds])
+    return markdown(("labels", "views", "bytes", "smaller", "accuracy", "to 16 bits", "a student"), lines)
 
 
 def save(rows: dict[str, dict[str, Any]], options: argparse.Namespace, seconds: float) -> None:
@@ -157,33 +137,22 @@ def save(rows: dict[str, dict[str, Any]], options: argparse.Namespace, seconds: 
     environment, command = first["environment"], shlex.join(["python", "benchmarks/soft_labels.py", *sys.argv[1:]])
     if len({found["digests"]["images"] for found in rows.values()}) > 1:
         raise SystemExit("the points have not the same images")
-    equal = ", ".join(f"{key} = {value}" for key, value in EQUAL.items())
     how = (
-        f"`{command}` on {environment['device']} with {', '.join(features()) or 'none of ' + ', '.join(FEATURES)},"
+        f"`{command}` on {environment['device']} with {', '.join(cpu_features()) or 'no features of interest'},"
         f" {environment['workers']} workers, {environment['precision']}, torch {environment['torch']}, Python"
         f" {environment['python']}, {seconds / 60:.0f} minutes (less, where the store had something). Recipe"
-        f" {options.recipe}, {equal}; {options.epochs} epochs. The same base, pool and images for all points. Top-1 in"
-        f" percent on the real validation images, after the last epoch; ± is the sample standard deviation over"
-        f" {options.seeds} student seeds, the same for all points. Views: before they come round again. Bytes: of the"
-        " label files, with view 0. Smaller: than float16 logits for the view of every epoch."
+        f" {options.recipe}, {as_text(EQUAL)}; {options.epochs} epochs. The same base, pool and images for all points."
+        f" Top-1 in percent on the real validation images, after the last epoch; ± is the sample standard deviation"
+        f" over {options.seeds} student seeds, the same for all points. Views: before they come round again. Bytes: of"
+        " the label files, with view 0. Smaller: than float16 logits for the view of every epoch."
     )
     dataset = f"{Path(options.data).name}, {options.classes} classes, IPC {options.ipc}"
     title = f"# Soft labels: bytes against accuracy ({dataset})"
     text = "\n".join([title, "", how, "", table(rows), ""])
     device = environment["device"].split(" ")[0]
-    options.results.mkdir(exist_ok=True)
-    stem = options.results / f"{datetime.now(UTC):%Y-%m-%d}-soft-labels-{device}"
-    stem.with_suffix(".md").write_text(text)
-    made = {"command": command, "seconds": seconds, "features": features(), "points": rows}
-    stem.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
+    made = {"command": command, "seconds": seconds, "features": cpu_features(), "points": rows}
+    write(dated(f"soft-labels-{device}", options.results), made, text)
     print(text)
-
-
-def features() -> list[str]:
-    """Those of this CPU's instructions that change how fast a student is."""
-    described = Path("/proc/cpuinfo")
-    flags = set(described.read_text().split()) if described.exists() else set()
-    return [name for name in FEATURES if name in flags]
 
 
 if __name__ == "__main__":

@@ -18,9 +18,11 @@ from typing import Any
 import roofline
 import subjects
 import torch
-from measure import Asked, by_turns, median, thread_counts, threads
+from measure import Asked, by_turns, median, thread_counts
 from tables import Row
 from torch import nn
+
+from teddy_ray.method.optimisation import threads
 
 REPEATS, GPU_REPEATS = 3, 7
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import reference_sre2l as reference
 import subjects
 import torch
-from measure import Asked, by_turns, median, threads
+from measure import Asked, by_turns, median
 from tables import Row
 from torch import Tensor, nn
 
 from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
-from teddy_ray.method.optimisation import precision
+from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.store import labels as label_files
 from teddy_ray.store.labels import Views
 

@@ -25,10 +25,11 @@ import reference_sre2l as reference
 import roofline
 import subjects
 import torch
-from measure import Asked, by_turns, median, synchronise, threads
+from measure import Asked, by_turns, median, synchronise
 from tables import Row
 from torch import Tensor, nn
 
+from teddy_ray.method.optimisation import threads
 from teddy_ray.method.training import Trainer
 
 SIZE, BATCH, VIEWS, TEMPERATURE, LR = 64, 50, 4, 20.0, 1e-3

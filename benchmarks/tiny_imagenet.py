@@ -13,13 +13,11 @@ Where the time goes on two cores (see the result's own seconds): the base's trai
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from runs import as_text, carried_out, options_parser
 from tables import dated, markdown, write
 
 from teddy_ray.report.sheet import contact_sheet
@@ -29,7 +27,7 @@ RECIPES = ("teddy-prior", "teddy-post", "sre2l", "random")
 
 # What all recipes share here, so that a row differs from another by its images and labels alone. Fewer steps than the
 # recipes have: this is what two cores do in an hour.
-EQUAL = {
+EQUAL: dict[str, Any] = {
     "base.epochs": 12,
     "relabel.views": 30,
     "relabel.crop_scale": 0.5,
@@ -39,7 +37,7 @@ EQUAL = {
     "evaluate.lr_end": 0.0,
     "evaluate.temperature": 4.0,
     "evaluate.batch_size": 50,
-    "evaluate.regimes": '["views"]',
+    "evaluate.regimes": ["views"],
     "distill.unit_images": 50,
 }
 MODEL_STEPS = 200
@@ -48,13 +46,8 @@ MODEL_STEPS = 200
 
 def main() -> None:
     """Run every recipe, then write and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/tiny-imagenet-200")
-    parser.add_argument("--classes", default="10")
-    parser.add_argument("--ipc", default="10")
-    parser.add_argument("--seeds", default="2")
-    parser.add_argument("--workers", default="2")
-    parser.add_argument("--store", default="teddy-store")
+    parser = options_parser(__doc__)
+    parser.add_argument("--seeds", default=2, type=int)
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     options = parser.parse_args()
     save({recipe: run(recipe, options) for recipe in options.recipes}, options)
@@ -65,18 +58,7 @@ def run(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
     settings = {**EQUAL, "evaluate.seeds": options.seeds}
     if recipe != "random":
         settings["distill.iterations"] = MODEL_STEPS // (5 if recipe == "teddy" else 1)
-    teddy_cloud = str(Path(sys.executable).with_name("teddy-cloud"))
-    command = [
-        *(teddy_cloud, "run", "--json", "--recipe", recipe, "--store", options.store),
-        *("--data", options.data, "--classes", options.classes, "--ipc", options.ipc),
-        *("--workers", options.workers),
-        *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
-    ]
-    print(f"\n{' '.join(command[1:])}", file=sys.stderr)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    folder = Path(json.loads(done.stdout)["folder"])
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return results
+    return carried_out(settings, recipe=recipe, options=options)
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
@@ -104,13 +86,13 @@ def save(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     first = next(iter(runs.values()))
     environment, full = first["environment"], first["base"]["accuracy"]
     device = environment["device"].split(" ")[0]
-    equal = ", ".join(f"{key} = {value}" for key, value in EQUAL.items())
     how = (
         f"`make bench-tiny` on {environment['device']}, {environment['workers']} workers,"
         f" {environment['precision']}, torch {environment['torch']}. Top-1 in percent on the real validation images,"
         f" after the last epoch; ± is the sample standard deviation over {options.seeds} student seeds (for random,"
         f" over as many draws too). Student and base: convnet. Full data, the base itself: {full:.1f}. All rows:"
-        f" {equal}; {MODEL_STEPS} model steps a unit. Construction: worker seconds of base, pool, images and labels."
+        f" {as_text(EQUAL)}; {MODEL_STEPS} model steps a unit. Construction: worker seconds of base, pool, images and"
+        " labels."
     )
     title = f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}"
     text = "\n".join([title, "", how, "", table(runs), ""])

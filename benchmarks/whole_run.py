@@ -30,14 +30,18 @@ from typing import Any
 import reference_sre2l as reference
 import torch
 from measure import Asked
+from runs import TEDDY_CLOUD, TINY_IMAGENET, as_flags
 from tables import Row
+from torch import nn
 
 from teddy_ray import data, models
+from teddy_ray.data.dataset import Split
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.spec import DataSpec
 
-DATA = os.environ.get("TEDDY_TINY_IMAGENET", "../shared/data/tiny-imagenet-200")
+DATA = os.environ.get("TEDDY_TINY_IMAGENET", TINY_IMAGENET)
 THREADS, SEEDS, SIZE = 2, 3, 64
+CPU = torch.device("cpu")
 
 EQUAL: dict[str, Any] = {
     "data.classes": 10, "data.per_class": 100, "base.epochs": 10, "base.batch_size": 50, "base.lr": 0.05,
@@ -91,9 +95,9 @@ def _ours(recipe: str, equal: dict[str, Any], asked: Asked) -> dict[str, Any]:
         settings["compute.compile"] = "never"
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(str(Path(sys.executable).with_name("teddy-cloud")), "run", "--json", "--recipe", recipe),
+            *(TEDDY_CLOUD, "run", "--json", "--recipe", recipe),
             *("--data", DATA, "--store", f"{folder}/store", "--device", "cpu"),
-            *(part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")),
+            *as_flags(settings),
         ]
         environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled"}
         started = time.monotonic()
@@ -114,16 +118,46 @@ def _reference(asked: Asked) -> dict[str, Any]:
 def carry_out(equal: dict[str, Any]) -> dict[str, Any]:
     """The reference's four loops, one after another; each student's accuracy, and each loop's seconds."""
     torch.set_num_threads(THREADS)
-    device, clock = torch.device("cpu"), _Clock()
+    clock = _Clock()
     real = data.load(DataSpec(source=DATA, classes=equal["data.classes"], per_class=equal["data.per_class"]))
-    pixels, classes = Pixels.of(real.train.images), len(real.class_names)
+    classes, pixels = len(real.class_names), Pixels.of(real.train.images)
     look = reference.Look(SIZE, pixels.mean, pixels.std)
-    train, test = reference.decoded(real.train.images), reference.decoded(real.test.images)
+    test, test_labels = reference.decoded(real.test.images), real.test.labels.tolist()
     clock.done("data")
-    base = reference.squeeze(
-        models.build("convnet", classes, SIZE),
-        train,
-        real.train.labels.tolist(),
+    base = _base(equal, models.build("convnet", classes, SIZE), real.train, look)
+    base_accuracy = reference.accuracy(base, test, test_labels, look=look, device=CPU)
+    clock.done("squeeze")
+    settings = reference.RecoverSettings(iterations=equal["distill.iterations"])
+    images = [
+        reference.recover(base, part, look=look, settings=settings, seed=number)
+        for number, part in enumerate(torch.arange(classes).repeat(equal["distill.ipc"]).split(100))
+    ]
+    pictures = reference.decoded(torch.cat(images))
+    clock.done("recover")
+    with tempfile.TemporaryDirectory() as folder:
+        reference.relabel(
+            [base],
+            pictures,
+            Path(folder) / "labels",
+            look=look,
+            epochs=equal["relabel.views"],
+            batch_size=equal["evaluate.batch_size"],
+            crop_scale=equal["relabel.crop_scale"],
+            seed=0,
+            device=CPU,
+        )
+        clock.done("relabel")
+        students = [_student(equal, classes, pictures, Path(folder), look=look, seed=seed) for seed in range(SEEDS)]
+    accuracies = [reference.accuracy(student, test, test_labels, look=look, device=CPU) for student in students]
+    clock.done("students")
+    return {"accuracies": accuracies, "base": base_accuracy, "stages": clock.seconds}
+
+
+def _base(equal: dict[str, Any], model: nn.Module, train: Split, look: reference.Look) -> nn.Module:
+    return reference.squeeze(
+        model,
+        reference.decoded(train.images),
+        train.labels.tolist(),
         look=look,
         epochs=equal["base.epochs"],
         lr=equal["base.lr"],
@@ -132,51 +166,27 @@ def carry_out(equal: dict[str, Any]) -> dict[str, Any]:
         label_smoothing=equal["base.label_smoothing"],
         crop_scale=equal["base.crop_scale"],
         seed=0,
-        device=device,
+        device=CPU,
     )
-    base_accuracy = reference.accuracy(base, test, real.test.labels.tolist(), look=look, device=device)
-    clock.done("squeeze")
-    labels = torch.arange(classes).repeat(equal["distill.ipc"])
-    settings = reference.RecoverSettings(iterations=equal["distill.iterations"])
-    images = [
-        reference.recover(base, part, look=look, settings=settings, seed=number)
-        for number, part in enumerate(labels.split(100))
-    ]
-    pictures = reference.decoded(torch.cat(images))
-    clock.done("recover")
-    accuracies = []
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "labels"
-        reference.relabel(
-            [base],
-            pictures,
-            files,
-            look=look,
-            epochs=equal["relabel.views"],
-            batch_size=equal["evaluate.batch_size"],
-            crop_scale=equal["relabel.crop_scale"],
-            seed=0,
-            device=device,
-        )
-        clock.done("relabel")
-        for seed in range(SEEDS):
-            student = reference.train_student(
-                models.build("convnet", classes, SIZE, seed=1 + seed),
-                pictures,
-                files,
-                look=look,
-                epochs=equal["evaluate.epochs"],
-                batch_size=equal["evaluate.batch_size"],
-                lr=equal["evaluate.lr"],
-                weight_decay=equal["evaluate.weight_decay"],
-                temperature=equal["evaluate.temperature"],
-                seed=seed,
-                label_seed=0,
-                device=device,
-            )
-            accuracies.append(reference.accuracy(student, test, real.test.labels.tolist(), look=look, device=device))
-        clock.done("students")
-    return {"accuracies": accuracies, "base": base_accuracy, "stages": clock.seconds}
+
+
+def _student(
+    equal: dict[str, Any], classes: int, pictures: list[Any], folder: Path, *, look: reference.Look, seed: int
+) -> nn.Module:
+    return reference.train_student(
+        models.build("convnet", classes, SIZE, seed=1 + seed),
+        pictures,
+        folder / "labels",
+        look=look,
+        epochs=equal["evaluate.epochs"],
+        batch_size=equal["evaluate.batch_size"],
+        lr=equal["evaluate.lr"],
+        weight_decay=equal["evaluate.weight_decay"],
+        temperature=equal["evaluate.temperature"],
+        seed=seed,
+        label_seed=0,
+        device=CPU,
+    )
 
 
 class _Clock:

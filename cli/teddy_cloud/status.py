@@ -88,17 +88,20 @@ def _looks(place: Place, run: str) -> Callable[[], RunStatus | Look]:
 def _until_the_end(looks: Callable[[], RunStatus | Look]) -> Iterator[RunStatus | Look | WorldError]:
     """The run again and again until it ends, or what keeps it from being seen, which may pass."""
     from teddy_cloud.cluster.watch import Patience
-    from teddy_ray.pipeline.runs import RunStatus
 
     patience = Patience()
     while True:
         seen = patience.ask(looks)
         yield seen
-        if not isinstance(seen, WorldError) and (
-            seen.state != "running" if isinstance(seen, RunStatus) else seen.state.phase.is_terminal
-        ):
+        if not isinstance(seen, WorldError) and _has_ended(seen):
             return
         time.sleep(WATCH_SECONDS)
+
+
+def _has_ended(seen: RunStatus | Look) -> bool:
+    from teddy_ray.pipeline.runs import RunStatus
+
+    return seen.state != "running" if isinstance(seen, RunStatus) else seen.state.phase.is_terminal
 
 
 def _json(look: RunStatus | Look) -> dict[str, Any]:

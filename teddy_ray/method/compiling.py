@@ -23,8 +23,8 @@ import torch
 F = TypeVar("F", bound=Callable[..., object])
 
 GRAPHS = 256
-"""Of one function: each architecture, batch size and kind of labels has its own. torch's limit of 8 would end them
-silently in uncompiled code, and so in other bytes than the address of the artifact says."""
+"""Of one function: each architecture, batch size and kind of labels has its own, and by itself torch refuses
+more than 8. It raises then (``fullgraph``): going on uncompiled would make other bytes than the address says."""
 
 
 @functools.cache

@@ -1,8 +1,10 @@
-"""What every optimisation here shares: learning-rate schedules and the precision of a forward pass."""
+"""What every optimisation here shares: learning-rate schedules, the precision of a forward pass, CPU threads."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,3 +27,14 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with a fixed number of CPU threads: how sums are split among them changes their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -152,17 +151,6 @@ class Context:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on the device, in the memory order that its convolutions are fastest in."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run with a fixed number of CPU threads: how sums are split among them changes their last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

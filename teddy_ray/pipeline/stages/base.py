@@ -13,10 +13,11 @@ from torch import Tensor, distributed, nn
 
 from teddy_ray import models
 from teddy_ray.errors import UserError, WorldError
+from teddy_ray.method.optimisation import threads
 from teddy_ray.method.randomness import permutation
 from teddy_ray.method.training import Batch, Trainer, TrainingRecipe, accuracy, logits_of, real_batches
 from teddy_ray.pipeline import addresses
-from teddy_ray.pipeline.context import Context, Task, threads, weights
+from teddy_ray.pipeline.context import Context, Task, weights
 from teddy_ray.store import checkpoints, records, tensors
 from teddy_ray.store.records import Record
 

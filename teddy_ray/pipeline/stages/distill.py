@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from teddy_ray.errors import WorldError
 from teddy_ray.method import initial, views
 from teddy_ray.method.matching import Loss, Teacher, Weights
-from teddy_ray.method.optimisation import precision
+from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.method.statistics import class_means
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.compiling import compiled
-from teddy_ray.pipeline.context import Context, Task, threads
+from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.events import event
 from teddy_ray.pipeline.stages.pool import chosen
 from teddy_ray.pipeline.units import Unit, units

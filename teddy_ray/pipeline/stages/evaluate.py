@@ -11,12 +11,12 @@ from torch import Tensor
 
 from teddy_ray.errors import WorldError
 from teddy_ray.method.labels import ensemble
-from teddy_ray.method.optimisation import precision
+from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.method.randomness import seed_of
 from teddy_ray.method.training import Answers, LabelledViews, Trainer, TrainingRecipe
 from teddy_ray.method.views import Geometry
 from teddy_ray.pipeline import addresses
-from teddy_ray.pipeline.context import Context, Task, threads
+from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.imagesets import content_of, read
 from teddy_ray.pipeline.stages import relabel
 from teddy_ray.pipeline.stages.base import test_accuracy

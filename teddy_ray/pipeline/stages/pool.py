@@ -9,13 +9,13 @@ from itertools import chain, islice
 from torch import nn
 
 from teddy_ray import models
-from teddy_ray.method.optimisation import precision
+from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.method.pool import choose_checkpoints
 from teddy_ray.method.randomness import permutation, seed_of
 from teddy_ray.method.statistics import estimate_again
 from teddy_ray.method.training import Trainer
 from teddy_ray.pipeline import addresses
-from teddy_ray.pipeline.context import Context, Task, threads, weights
+from teddy_ray.pipeline.context import Context, Task, weights
 from teddy_ray.pipeline.stages import base as base_stage
 from teddy_ray.store import records, tensors
 from teddy_ray.store.records import Record

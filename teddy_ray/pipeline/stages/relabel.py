@@ -11,10 +11,10 @@ from torch import Tensor
 
 from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
-from teddy_ray.method.optimisation import precision
+from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.compiling import compiled
-from teddy_ray.pipeline.context import Context, Task, threads
+from teddy_ray.pipeline.context import Context, Task
 from teddy_ray.pipeline.imagesets import content_of, read
 from teddy_ray.pipeline.stages.pool import chosen
 from teddy_ray.store import labels as label_files
