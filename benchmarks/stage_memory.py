@@ -5,8 +5,8 @@ relabel and evaluate as IPC and the number of label views grow.
     python benchmarks/stage_memory.py --measure host --ipc 50 --views 10
 
 A step's memory is what it takes on top of models and images: on CUDA the allocator's peak, on a CPU how far the
-process's peak (VmHWM, set back before the steps) lies above what it held before its first step. ResNet-18, 64x64,
-batch 100.
+process's peak (VmHWM) lies above what it holds between steps. There the first step, which compiles, does not count:
+what it has freed is given back to the kernel (malloc_trim) before the others. ResNet-18, 64x64, batch 100.
 A host's is the peak of the process that relabels and trains a student: 200 classes of 8x8 noise, so that labels are as
 large beside the rest as they are with ImageNet's thousand classes.
 """
@@ -14,6 +14,8 @@ large beside the rest as they are with ImageNet's thousand classes.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -92,14 +94,15 @@ def step(asked: Asked, *, ours: bool) -> int:
     of: Any = (subjects.synthesis if ours else subjects.recovery)(
         asked, [model] if ours else model, batch=batch, size=size
     )
+    before = torch.cuda.memory_allocated(asked.device) if asked.cuda else 0
+    of.step()  # compiles, and finds the convolutions' algorithms
     if asked.cuda:
-        before = torch.cuda.memory_allocated(asked.device)
-        of.step()  # compiles, and finds the convolutions' algorithms
         torch.cuda.reset_peak_memory_stats(asked.device)
     else:
-        before = of_process("VmRSS")
-        of.step()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         forget_peak()
+        before = of_process("VmRSS")
     for _ in range(STEPS):
         of.step()
     synchronise(asked.device)

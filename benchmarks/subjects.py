@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from teddy_ray import models
 from teddy_ray.method import views
 from teddy_ray.method.matching import Teacher, Weights
-from teddy_ray.method.optimisation import has_bfloat16
+from teddy_ray.method.optimisation import has_bfloat16, place
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import LabelledViews, TrainingRecipe
@@ -37,7 +37,7 @@ def network(asked: Asked, size: int, *, arch: str = "resnet18", seed: int = 0) -
 
 def placed(model: nn.Module) -> nn.Module:
     """A copy as the pipeline places it."""
-    return deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return place(deepcopy(model), next(model.parameters()).device)
 
 
 def labels(count: int, asked: Asked) -> Tensor:

@@ -1,12 +1,15 @@
-"""What every optimisation here shares: learning-rate schedules, the precision of a forward pass, CPU threads."""
+"""What every optimisation here shares: learning-rate schedules, how a model lies in memory, the precision of a forward
+pass, CPU threads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 
 
 def cosine(lr: float, step: float, steps: float, *, warmup: float = 0.0, end: float = 0.0) -> float:
@@ -27,6 +30,16 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on the device, in the memory order that its convolutions are fastest in."""
+    if device.type == "cpu":
+        layer: Any
+        for layer in model.modules():
+            if hasattr(layer, "inplace"):
+                layer.inplace = False  # of bfloat16, an activation in place takes 2.6 times as long there
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from teddy_ray import models
+from teddy_ray.method.optimisation import place
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.pipeline.events import Emit, Stage, event
 from teddy_ray.spec import Spec
@@ -146,11 +147,6 @@ class Context:
             if self.due():
                 self.progress(stage, task, done + number, total)
             yield step
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on the device, in the memory order that its convolutions are fastest in."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ the digits, and on Gaussian logits of 10, 200 and 1000 classes: the bytes are wi
 LABEL_BLOCK = 2**17
 """What zstd compresses at a time. The upper halves of float16 compress, the lower do not: where both are in one block,
 less is gained."""
-SCORED_IMAGES = 2000
+SCORED_IMAGES = 500
 """Training images on which every checkpoint of the base is scored."""
 CLASS_MEAN_IMAGES = 100
 """Real images of each class from which a unit learns its class means, for each model that it is matched to."""
@@ -198,7 +198,7 @@ def _distill(spec: Spec, facts: Facts) -> Iterator[Work]:
     if part.init == "patches":
         yield Work("distill", "look", arch, part.patch_candidates, batch, len(tasks))
     if part.iterations and part.class_means_weight:
-        real = min(CLASS_MEAN_IMAGES * facts.classes, facts.train)
+        real = len(tasks[0].classes) * min(CLASS_MEAN_IMAGES, ceil(facts.train / facts.classes))
         steps = ceil(real / LABEL_BATCH) * models(spec, part.match)
         yield Work("distill", "look", arch, LABEL_BATCH, steps, len(tasks))
 

@@ -15,11 +15,10 @@ import torch
 from teddy_ray import models
 from teddy_ray.method import initial, views
 from teddy_ray.method.matching import Teacher, Weights
-from teddy_ray.method.optimisation import precision, threads
+from teddy_ray.method.optimisation import place, precision, threads
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import Trainer, TrainingRecipe
-from teddy_ray.pipeline.context import place
 from teddy_ray.pipeline.counts import Facts, Step, Work
 from teddy_ray.pipeline.units import units
 from teddy_ray.spec import Spec

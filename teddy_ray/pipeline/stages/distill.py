@@ -151,7 +151,7 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     x = real.pixels.normalise(start) if start.dtype == torch.uint8 else start
     labels = torch.tensor([class_ for class_, _ in unit.class_slots], device=context.device)
     found = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["teachers"]]
-    teachers = [Teacher(model, x[:2], _class_means(context, model)) for model in found]
+    teachers = [Teacher(model, x[:2], _class_means(context, unit, model)) for model in found]
     return Synthesis(
         x,
         labels,
@@ -165,12 +165,12 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     )
 
 
-def _class_means(context: Context, model: nn.Module) -> Tensor | None:
-    """What the model makes of a sample of real images, class by class, seen through crops like the synthetic ones."""
+def _class_means(context: Context, unit: Unit, model: nn.Module) -> Tensor | None:
+    """What the model makes of a sample of real images of the unit's classes, seen through crops like its own ones."""
     spec, real = context.spec.distill, context.real
     if not spec.class_means_weight:
         return None
-    rows = torch.cat([torch.nonzero(real.train_labels == c)[:CLASS_MEAN_IMAGES, 0] for c in range(real.classes)])
+    rows = torch.cat([torch.nonzero(real.train_labels == c)[:CLASS_MEAN_IMAGES, 0] for c in unit.classes])
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for part in rows.split(250):
