@@ -80,11 +80,12 @@ def our_labels(asked: Asked, pool: list[nn.Module], images: Tensor, count_of_vie
     count, device = len(images), asked.device
     image = torch.arange(count).repeat(count_of_views)
     view = torch.arange(1, count_of_views + 1).repeat_interleave(count)
-    normalised, logits = subjects.PIXELS.normalise(images.to(device)), []
+    images, logits = images.to(device), []
     for image_B, view_B in zip(image.split(BATCH), view.split(BATCH), strict=True):
         own = subjects.geometry(image_B, view_B, count)
         partner = subjects.geometry(own.partner, view_B, count)
-        shown, _ = views.render(normalised, image_B.to(device), own.to(device), partner.to(device))
+        shown, partners = (subjects.PIXELS.normalise(images[of.to(device)]) for of in (image_B, own.partner))
+        shown, _ = views.render(shown, partners, own.to(device), partner.to(device))
         with precision(device, bfloat16=subjects.bfloat16(asked)):
             logits.append(ensemble(pool, shown, average="logits", compiled=asked.compiled).cpu())
     drawn = Views(seed=0, crop_scale=subjects.SRE2L.crop_scale, flip=True, mix="cutmix", images=count)

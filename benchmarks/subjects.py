@@ -114,7 +114,8 @@ def labelled(asked: Asked, images_N3HW: Tensor, *, count_of_views: int) -> Label
     numbers = torch.arange(count)
     answers = torch.randn((count_of_views + 1) * count, CLASSES, device=asked.device)
     return LabelledViews(
-        images=PIXELS.normalise(images_N3HW.to(asked.device)),
+        images=images_N3HW.to(asked.device),
+        pixels=PIXELS,
         labels=labels(count, asked),
         classes=CLASSES,
         views=count_of_views,

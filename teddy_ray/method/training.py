@@ -148,11 +148,12 @@ Answers = Callable[[int, Tensor, Tensor], Tensor]
 class LabelledViews:
     """An image set with soft labels, on the device that trains; V + 1 views an image, view 0 being the whole image.
 
-    images: normalised (N, 3, H, W). labels: (N,) of ``classes`` classes. geometry: of all images (N,), for a view's
-    number. answers: read from what is stored, or asked for there and then.
+    images: uint8 (N, 3, H, W), which ``pixels`` normalise. labels: (N,) of ``classes`` classes. geometry: of all images
+    (N,), for a view's number. answers: read from what is stored, or asked for there and then.
     """
 
     images: Tensor
+    pixels: Pixels
     labels: Tensor
     classes: int
     views: int
@@ -173,11 +174,14 @@ class LabelledViews:
         # Batches of nearly one size: a last batch of a single image would have no variance for BatchNorm.
         for image in order.tensor_split(-(-count // batch_size)):
             own = geometry[image]
-            shown, kept_B = views.render(self.images, image, own, geometry[own.partner])
+            shown, kept_B = views.render(self._seen(image), self._seen(own.partner), own, geometry[own.partner])
             if whole_NK is None:
                 yield shown, (self.answers(view, image, shown) / temperature).softmax(dim=-1)
             else:
                 yield shown, torch.lerp(whole_NK[own.partner], whole_NK[image], kept_B[:, None])
+
+    def _seen(self, image: Tensor) -> Tensor:
+        return self.pixels.normalise(self.images[image])
 
     def _whole(self, regime: str, temperature: float) -> Tensor:
         """Every whole image's target (N, K): its class, or the labellers' answer for view 0."""
@@ -191,7 +195,7 @@ class LabelledViews:
         geometry = self.geometry(views.WHOLE)
         return torch.cat(
             [
-                self.answers(views.WHOLE, image, views.crop(self.images[image], geometry[image]))
+                self.answers(views.WHOLE, image, views.crop(self._seen(image), geometry[image]))
                 for image in torch.arange(len(self.images), device=self.images.device).split(250)
             ]
         )

@@ -99,11 +99,10 @@ def paste(views_BCHW: Tensor, partners_BCHW: Tensor, geometry: Geometry) -> tupl
     return torch.where(mask, partners_BCHW, views_BCHW), kept
 
 
-def render(images_NCHW: Tensor, image: Tensor, own: Geometry, partner: Geometry) -> tuple[Tensor, Tensor]:
-    """Views of images ``image`` (B,) as a model sees them, and each one's own share (B,); ``partner`` is the
-    geometry of the partners' own views (their crop and mirror; their own mixing is not applied)."""
-    views = crop(images_NCHW[image], own)
-    return paste(views, crop(images_NCHW[own.partner], partner), own)
+def render(images_BCHW: Tensor, partners_BCHW: Tensor, own: Geometry, partner: Geometry) -> tuple[Tensor, Tensor]:
+    """Views of images as a model sees them, and each one's own share (B,); ``partner`` is the geometry of the partners'
+    own views (their crop and mirror; their own mixing is not applied)."""
+    return paste(crop(images_BCHW, own), crop(partners_BCHW, partner), own)
 
 
 def _interpolation(start: Tensor, length: Tensor, count: int, flip: Tensor) -> Tensor:

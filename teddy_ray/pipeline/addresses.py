@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from teddy_ray.spec import Spec, digest
 
-FORMAT = 1
+FORMAT = 2
 
 
 def base(spec: Spec, data: str, checkpoint_sha256: str | None) -> str:

@@ -38,7 +38,7 @@ SCORED_IMAGES = 500
 CLASS_MEAN_IMAGES = 100
 """Real images of each class from which a unit learns its class means, for each model that it is matched to."""
 LABEL_BATCH = 250
-LABEL_ROWS_A_TASK = 50_000
+LABEL_ROWS_A_TASK = 20_000
 LABEL_IMAGES_A_TASK = 5_000
 CURVE_POINTS = 10
 """How often a student is scored on the test set."""

@@ -124,12 +124,12 @@ def from_parquet(data: bytes, *, name: str = "a soft label file") -> SoftLabels:
     return SoftLabels(image, view, Packed(kept.bits, kept.classes, values, top, step), kept.views)
 
 
-def joined(parts: Sequence[SoftLabels], *, name: str = "the soft label files") -> SoftLabels:
-    """Every view of every image once, from files that have a part of them each: row view · N + image. WorldError where
-    there are others, or not all."""
+def joined(parts: Sequence[SoftLabels], *, first_view: int = 0, name: str = "the soft label files") -> SoftLabels:
+    """Every view of every image once, from ``first_view`` on, from files that have a part of them each: row
+    (view − first_view) · N + image. WorldError where there are others, or not all."""
     views, forms = parts[0].views, {_form(part) for part in parts}
     image, view = torch.cat([part.image for part in parts]), torch.cat([part.view for part in parts])
-    key = view * views.images + image
+    key = (view - first_view) * views.images + image
     order = key.argsort()
     if any(part.views != views for part in parts) or len(forms) > 1:
         raise _parquet.damaged(name, "they are not of one set")

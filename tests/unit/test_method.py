@@ -335,7 +335,7 @@ def test_view_0_is_the_image_itself(size):
     geometry = draw(image, torch.zeros_like(image))
     assert torch.equal(views.crop(images, geometry), images)
     assert torch.equal(geometry.partner, image)
-    shown, kept = views.render(images, image, geometry, geometry)
+    shown, kept = views.render(images, images, geometry, geometry)
     assert torch.equal(shown, images)
     assert kept.tolist() == [1.0] * 8
 
@@ -443,7 +443,7 @@ def test_a_rendered_view_shows_the_partners_own_view_in_the_box():
         **{f"mix_{name}": torch.tensor([0.5]) for name in ("top", "left", "height", "width")},
     )
     partner = dataclasses.replace(whole[torch.tensor([2])], flip=torch.tensor([True]))
-    shown, kept = views.render(images, torch.tensor([0]), own, partner)
+    shown, kept = views.render(images[:1], images[2:], own, partner)
     expected = images[0].clone()
     expected[:, 4:, 4:] = images[2].flip(2)[:, 4:, 4:]
     assert torch.equal(shown[0], expected)
@@ -778,13 +778,18 @@ def labelled(count=5, views_=3, *, cutmix=False, flip=True):
         return views.draw(0, image, numbers_, crop_scale=0.5, flip=flip, cutmix=cutmix, images=count)
 
     return LabelledViews(
-        images=image.view(count, 1, 1, 1).expand(count, 3, 8, 8).float(),
+        images=image.view(count, 1, 1, 1).expand(count, 3, 8, 8).to(torch.uint8),
+        pixels=Pixels(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)),  # normalised are the levels themselves
         labels=image % CLASSES,
         classes=CLASSES,
         views=views_,
         geometry=geometry,
         answers=lambda view, image, _: logits_for(count, views_)[view * count + image],
     )
+
+
+def levels(*shape):
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
 
 
 def logits_for(count=5, views_=3):
@@ -846,12 +851,13 @@ def test_the_regimes_targets_by_hand():
 
 def test_a_student_sees_what_the_labellers_saw():
     """The same picture as render gives for (image, view), the partner through its own view of that number."""
-    data = dataclasses.replace(labelled(8, cutmix=True), images=numbers(8, 3, 8, 8))
+    data = dataclasses.replace(labelled(8, cutmix=True), images=levels(8, 3, 8, 8))
+    images = data.pixels.normalise(data.images)
     order = randomness.permutation(8, 1, "order", 1)
     own = data.geometry(2)[order]
-    expected, _ = views.render(data.images, order, own, data.geometry(2)[own.partner])
+    expected, _ = views.render(images[order], images[own.partner], own, data.geometry(2)[own.partner])
     assert torch.equal(torch.cat([x for x, _ in batches(data, epoch=1, batch_size=3)]), expected)
-    assert not torch.equal(views.render(data.images, order, own, own)[0], expected)
+    assert not torch.equal(views.render(images[order], images[own.partner], own, own)[0], expected)
 
 
 def test_labellers_that_are_asked_see_what_the_student_sees():
@@ -862,7 +868,7 @@ def test_labellers_that_are_asked_see_what_the_student_sees():
         heard.append((view, image, shown))
         return shown.flatten(1)[:, :CLASSES]
 
-    data = dataclasses.replace(labelled(8, cutmix=True), images=numbers(8, 3, 8, 8), answers=answers)
+    data = dataclasses.replace(labelled(8, cutmix=True), images=levels(8, 3, 8, 8), answers=answers)
     shown = [batches(data, epoch=epoch, batch_size=3) for epoch in (0, 1)]
     assert [view for view, *_ in heard] == [1] * 3 + [2] * 3
     for (x, y), (_, _, seen) in zip([*shown[0], *shown[1]], heard, strict=True):
@@ -874,7 +880,7 @@ def test_labellers_that_are_asked_see_what_the_student_sees():
     batches(data, "hard")
     ((view, image, seen),) = heard
     assert (view, image.tolist()) == (0, list(range(8)))
-    assert torch.equal(seen, data.images)
+    assert torch.equal(seen, data.pixels.normalise(data.images))
 
 
 def test_all_regimes_show_the_same_pictures():

@@ -430,7 +430,8 @@ def test_the_cards_code_makes_the_very_views_that_were_labelled(tmp_path, files)
         seen = torch.randperm(count)[:3]
         chosen = (1 + number % (numbers - 1)) * count + seen
         partner = geometry(own[chosen].partner, view[chosen])
-        expected, _ = views.render(pictures.float() / 255, seen, own[chosen], partner)
+        levels = pictures.float() / 255
+        expected, _ = views.render(levels[seen], levels[own[chosen].partner], own[chosen], partner)
         assert torch.equal(answers, logits[chosen].float())
         assert torch.equal(shown, expected)
     assert float(names["loss"](answers, answers)) == pytest.approx(0, abs=1e-5)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -22,6 +24,7 @@ from teddy_ray.pipeline.stages import relabel
 from teddy_ray.pipeline.stages.base import test_accuracy
 from teddy_ray.store import labels as label_files
 from teddy_ray.store import records
+from teddy_ray.store.packed import Packed
 from teddy_ray.store.records import Record
 
 CURVE_POINTS = 10
@@ -116,7 +119,8 @@ def _labelled(context: Context, task: Task) -> LabelledViews:
         return relabel.geometry(context, numbers, torch.full_like(numbers, view), len(numbers)).to(device)
 
     return LabelledViews(
-        images=context.real.pixels.normalise(pictures.to(device)),
+        images=pictures.to(device),
+        pixels=context.real.pixels,
         labels=classes.to(device),
         classes=context.real.classes,
         views=context.spec.relabel.views,
@@ -126,11 +130,23 @@ def _labelled(context: Context, task: Task) -> LabelledViews:
 
 
 def _stored(context: Context, task: Task, images: int) -> Answers:
-    """What the labellers have said, unpacked batch by batch."""
-    shards = [context.record("labels", digest) for digest in task.inputs["labels"]]
-    parts = [label_files.from_parquet(records.read(context.store, shard.files["labels.parquet"])) for shard in shards]
-    packed = label_files.joined(parts).answers.to(context.device)
-    return lambda view, image, _: packed.logits(view * images + image)
+    """What the labellers have said, unpacked batch by batch. Only the files that have the view in question are held,
+    so that memory does not grow with the number of views."""
+    shards = defaultdict(list)
+    for digest in task.inputs["labels"]:
+        record = context.record("labels", digest)
+        shards[record.meta["first_view"]].append(record.files["labels.parquet"])
+
+    @lru_cache(maxsize=1)
+    def packed(first_view: int) -> Packed:
+        parts = [label_files.from_parquet(records.read(context.store, file)) for file in shards[first_view]]
+        return label_files.joined(parts, first_view=first_view).answers.to(context.device)
+
+    def answers(view: int, image: Tensor, _shown: Tensor) -> Tensor:
+        first = max(first for first in shards if first <= view)
+        return packed(first).logits((view - first) * images + image)
+
+    return answers
 
 
 def _asked(context: Context, task: Task) -> Answers:

@@ -22,7 +22,8 @@ from teddy_ray.store import records
 from teddy_ray.store.records import Record
 
 IMAGES_A_SHARD = 5_000
-ROWS_A_SHARD = 50_000
+ROWS_A_SHARD = 20_000
+"""Bound what a task holds: 80 MB of logits of 1000 classes."""
 BATCH = 250
 
 
@@ -72,7 +73,7 @@ def work(context: Context, task: Task) -> None:
     view = torch.arange(first_view, last_view).repeat_interleave(last - first)
     with threads(context.spec.relabel.threads):
         logits = torch.cat(list(_answers(context, task, pictures, image, view)))
-    meta = {"name": task.name, "rows": len(image), "seconds": time.monotonic() - started}
+    meta = {"name": task.name, "rows": len(image), "first_view": first_view, "seconds": time.monotonic() - started}
     part = context.spec.relabel
     drawn = label_files.Views(
         seed=context.spec.seed,
@@ -107,13 +108,16 @@ def _compiled(context: Context, rows: tuple[int, int, int, int], labellers: int)
 
 def _answers(context: Context, task: Task, pictures: Tensor, image: Tensor, view: Tensor) -> Iterator[Tensor]:
     labellers = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["labellers"]]
-    normalised = context.real.pixels.normalise(pictures.to(context.device))
+    device, pictures = context.device, pictures.to(context.device)
+
+    def seen(image: Tensor) -> Tensor:
+        return context.real.pixels.normalise(pictures[image.to(device)])
+
     batches = list(zip(image.split(BATCH), view.split(BATCH), strict=True))
     graph = _compiled(context, task.inputs["rows"], len(labellers))
     for images, view_numbers in context.watched(batches, "relabel", task.name, 0, len(batches)):
         own = geometry(context, images, view_numbers, len(pictures))
         partner = geometry(context, own.partner, view_numbers, len(pictures))
-        device = context.device
-        shown, _ = views.render(normalised, images.to(device), own.to(device), partner.to(device))
+        shown, _ = views.render(seen(images), seen(own.partner), own.to(device), partner.to(device))
         with precision(device, bfloat16=context.bfloat16):
             yield ensemble(labellers, shown, average=context.spec.relabel.ensemble, compiled=graph).cpu()
