@@ -1,13 +1,14 @@
 """What soft labels cost and bring: bytes against accuracy, on ten classes of Tiny-ImageNet at 64x64, IPC 10.
 
     python benchmarks/soft_labels.py --data ../shared/data/tiny-imagenet-200
+    python benchmarks/soft_labels.py --recipe random --classes 50 --ipc 5 --per-class 100
     python benchmarks/soft_labels.py --data digits --classes 3 --ipc 2 --epochs 4 --points "8 bits, 50 %" none
 
 One base, one pool, one set of images, one student recipe, the same student seeds, the same store: the points differ by
 what is kept of a label and by how many views there are before they come round again. A point's bytes are those of its
 label files; they stand beside those of float16 logits for the view of every epoch, epochs · N · K · 2, which is what
 SRe2L's relabelling writes (it has no files' overhead here). Accuracy is the student's after its last epoch, on the real
-validation images. Writes benchmarks/results/<date>-soft-labels-<device>.{json,md}.
+validation images. Writes benchmarks/results/<date>-soft-labels-<classes>-classes-<device>.{json,md}.
 
 Where the time goes (the result has its own seconds): the students; after them the labellers' answers to 100 views,
 which are asked for once for each point.
@@ -60,6 +61,10 @@ POINTS = {
     "none": Point(None),
     "8 bits": Point(1.0, 8),
     "4 bits": Point(1.0, 4),
+    "4 bits, top 10": Point(1.0, 4, 10),
+    "4 bits, top 5": Point(1.0, 4, 5),
+    "4 bits, top 3": Point(1.0, 4, 3),
+    "4 bits, top 5, 50 %": Point(0.5, 4, 5),
     "8 bits, top 3": Point(1.0, 8, 3),
     "8 bits, 50 %": Point(0.5, 8),
     "4 bits, 50 %": Point(0.5, 4),
@@ -74,6 +79,7 @@ def main() -> None:
     """Run every point, then write and print the table."""
     parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="teddy", help="random: real images, which take no distilling")
+    parser.add_argument("--per-class", type=int, help="real images of each class; all of them unless told")
     parser.add_argument("--seeds", default=3, type=int)
     parser.add_argument("--epochs", default=100, type=int)
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS), metavar="POINT")
@@ -93,6 +99,7 @@ def run(point: Point, options: argparse.Namespace) -> dict[str, Any]:
         "evaluate.seeds": options.seeds,
         "evaluate.epochs": options.epochs,
         **point.settings(options.epochs),
+        **({} if options.per_class is None else {"data.per_class": options.per_class}),
     }
     results = carried_out(settings, recipe=options.recipe, options=options)
     folder = Path(results["folder"])
@@ -151,7 +158,7 @@ def save(rows: dict[str, dict[str, Any]], options: argparse.Namespace, seconds: 
     text = "\n".join([title, "", how, "", table(rows), ""])
     device = environment["device"].split(" ")[0]
     made = {"command": command, "seconds": seconds, "features": cpu_features(), "points": rows}
-    write(dated(f"soft-labels-{device}", options.results), made, text)
+    write(dated(f"soft-labels-{options.classes}-classes-{device}", options.results), made, text)
     print(text)
 
 

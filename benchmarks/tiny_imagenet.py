@@ -40,8 +40,8 @@ EQUAL: dict[str, Any] = {
     "evaluate.regimes": ["views"],
     "distill.unit_images": 50,
 }
-MODEL_STEPS = 200
-"""Steps of a unit, times models a step: the same for all recipes that optimise."""
+STEPS = 200
+"""Of a unit: the same for all recipes that optimise."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def run(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
     """One recipe's results.json."""
     settings = {**EQUAL, "evaluate.seeds": options.seeds}
     if recipe != "random":
-        settings["distill.iterations"] = MODEL_STEPS // (5 if recipe == "teddy" else 1)
+        settings["distill.iterations"] = STEPS
     return carried_out(settings, recipe=recipe, options=options)
 
 
@@ -91,7 +91,7 @@ def save(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
         f" {environment['precision']}, torch {environment['torch']}. Top-1 in percent on the real validation images,"
         f" after the last epoch; ± is the sample standard deviation over {options.seeds} student seeds (for random,"
         f" over as many draws too). Student and base: convnet. Full data, the base itself: {full:.1f}. All rows:"
-        f" {as_text(EQUAL)}; {MODEL_STEPS} model steps a unit. Construction: worker seconds of base, pool, images and"
+        f" {as_text(EQUAL)}; {STEPS} steps a unit. Construction: worker seconds of base, pool, images and"
         " labels."
     )
     title = f"# {options.classes} classes of Tiny-ImageNet, 64x64, IPC {options.ipc}"

@@ -4,10 +4,10 @@
     python benchmarks/whole_run.py --reference          # the other side alone: its seconds and accuracies as JSON
 
 Equal on both sides: ConvNet as base and student, the first 100 images of each class, and EQUAL below: base epochs,
-steps (model steps, where ours has several models in one), views, student epochs and batch, and both cores, as two torch
-threads. Both decode the dataset from Parquet; each is a process from its start to its end, and so with imports; ours
-with compilation too, its cache being empty, with the report, and with ten looks at the test set a student instead of
-one. Accuracy is top-1 on the real validation images after the last epoch, the mean of three student seeds.
+steps, views, student epochs and batch, and both cores, as two torch threads. Both decode the dataset from Parquet; each
+is a process from its start to its end, and so with imports; ours with compilation too, its cache being empty, with the
+report, and with ten looks at the test set a student instead of one. Accuracy is top-1 on the real validation images
+after the last epoch, the mean of three student seeds.
 
 Ours twice: ``sre2l``, the same method through our stages; ``teddy``, our default, with five prior members and the base
 as labellers, which is more to do, for the better images.
@@ -59,10 +59,9 @@ OURS: dict[str, Any] = {
     "base.threads": THREADS, "distill.threads": THREADS, "relabel.threads": THREADS, "evaluate.threads": THREADS,
     "compute.executor": "inline",
 }  # fmt: skip
-MODELS_A_STEP = 5
 RECIPES: dict[str, dict[str, Any]] = {
     "sre2l": {"distill.unit_images": 100},
-    "teddy": {"distill.unit_images": 100, "pool.size": MODELS_A_STEP, "distill.models_per_step": MODELS_A_STEP},
+    "teddy": {"distill.unit_images": 100, "pool.size": 5},
 }
 
 
@@ -90,7 +89,6 @@ def rows(asked: Asked) -> Iterator[Row]:
 def _ours(recipe: str, equal: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """One run in a new store, with an empty cache of compiled code."""
     settings = equal | OURS | RECIPES[recipe]
-    settings["distill.iterations"] = max(1, equal["distill.iterations"] // settings.get("distill.models_per_step", 1))
     if not asked.compiled:
         settings["compute.compile"] = "never"
     with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,11 @@ from PIL import Image
 
 from teddy_ray import published
 from teddy_ray.errors import UserError
+from teddy_ray.pipeline import driver
 from teddy_ray.pipeline.events import STAGES
-from teddy_ray.spec import Spec
+from teddy_ray.pipeline.stages import relabel
+from teddy_ray.spec import Spec, resolve
+from teddy_ray.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,28 @@ def test_a_runs_folder_opens_to_train_on(reference):
     pictures, logits = run.batch(torch.tensor([7, 0]), view=0)
     assert torch.equal(pictures, run.images[[7, 0]] / 255)
     assert logits.shape == (2, 3)
+
+
+def test_students_read_a_view_from_the_file_that_has_it(tmp_path, monkeypatch):
+    settings = {
+        "data.source": "digits", "data.classes": 3, "data.per_class": 20, "base.epochs": 1, "base.warmup_epochs": 0.0,
+        "base.batch_size": 20, "pool.kind": "none", "pool.size": 0, "relabel.labellers": "base", "relabel.views": 5,
+        "distill.match": "base", "distill.init": "real", "distill.iterations": 0, "distill.ipc": 2,
+        "evaluate.epochs": 7, "evaluate.seeds": 1, "evaluate.regimes": ["views", "fixed"], "evaluate.controls": [],
+        "compute.device": "cpu", "compute.executor": "inline",
+    }  # fmt: skip
+
+    def losses(name, rows):
+        """With as many rows at most in a file, and in how many files."""
+        monkeypatch.setattr(relabel, "ROWS_A_SHARD", rows)
+        driver.run(resolve("random", {}, settings), open_store(str(tmp_path / name)), emit=lambda _: None)
+        (folder,) = (tmp_path / name / "runs").iterdir()
+        return _losses(folder), len(list((folder / "labels").iterdir()))
+
+    whole, files = losses("whole", 20_000)
+    assert files == 1
+    assert losses("parts", 12) == (whole, 3)  # two views of six images
+    assert len(whole["distilled", "views"]) == 7
 
 
 def _losses(folder):

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from teddy_ray import models
 from teddy_ray.method import initial, labels, pool, randomness, statistics, synthesis, training, views
 from teddy_ray.method.matching import Teacher, Weights, eq7
-from teddy_ray.method.optimisation import cosine, precision
+from teddy_ray.method.optimisation import cosine, place, precision
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.statistics import Observer, batch_statistics, class_means, estimate_again
 from teddy_ray.method.synthesis import Settings, Synthesis
@@ -586,6 +587,13 @@ def test_the_schedule_warms_up_and_ends_where_it_is_told():
     assert cosine(0.1, 5, 5, warmup=5) == pytest.approx(0.1)  # all warm-up
     falling = [cosine(0.1, step, 50, end=0.1) for step in range(51)]
     assert falling == sorted(falling, reverse=True)
+
+
+def test_a_placed_model_answers_as_before():
+    model = models.build("resnet18", CLASSES, 8).eval()
+    placed_, x = place(copy.deepcopy(model), CPU), numbers(2, 3, 8, 8)
+    assert not any(getattr(layer, "inplace", False) for layer in placed_.modules())
+    torch.testing.assert_close(placed_(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
