@@ -12,54 +12,45 @@ they are worth elsewhere. Writes benchmarks/results/<date>-fewer-steps-<device>.
 
 from __future__ import annotations
 
-from argparse import Namespace
-from dataclasses import dataclass, field
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from measure import machine
-from runs import TINY_IMAGENET, as_text, carried_out, options_parser
+from runs import TINY_IMAGENET, as_text, carried_out
 from tables import dated, markdown, write
 
 from teddy_ray import data
-from teddy_ray.data.dataset import Split
 from teddy_ray.spec import DataSpec
 from teddy_ray.store import images
+
+HELD_OUT = "held-out-digits"
+Steps = tuple[int, int, float]
+"""Iterations, models a step, learning rate."""
+ROWS: list[Steps] = [(0, 1, 0.03), (300, 5, 0.01), (100, 5, 0.01), (300, 1, 0.01), (150, 1, 0.02), (150, 1, 0.03)]
+MORE: list[Steps] = [(300, 2, 0.01), (100, 5, 0.03), (200, 1, 0.01), (300, 1, 0.02), (100, 1, 0.03), (75, 1, 0.04)]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Rows on one dataset. ``settings`` are of all of them: fewer than the recipe's where those would take hours."""
+    """Rows on ten classes. ``settings`` are of all of them: fewer than the recipe's where those would take hours."""
 
     data: str
     ipc: int
+    workers: int
+    rows: list[Steps]
     settings: dict[str, Any]
-    also: tuple[str, ...] = field(default=())
-    """Rows of ``MORE`` that are asked for here."""
 
 
-ROWS: dict[str, dict[str, Any]] = {
-    "none: the start": {"distill.iterations": 0},
-    "300 iterations, 5 models, lr 0.01": {"distill.iterations": 300, "distill.models_per_step": 5, "distill.lr": 0.01},
-    "100 iterations, 5 models, lr 0.01": {"distill.iterations": 100, "distill.models_per_step": 5, "distill.lr": 0.01},
-    "300 iterations, 1 model, lr 0.01": {"distill.iterations": 300, "distill.models_per_step": 1, "distill.lr": 0.01},
-    "150 iterations, 1 model, lr 0.02": {"distill.iterations": 150, "distill.models_per_step": 1, "distill.lr": 0.02},
-    "150 iterations, 1 model, lr 0.03": {"distill.iterations": 150, "distill.models_per_step": 1, "distill.lr": 0.03},
-}
-MORE: dict[str, dict[str, Any]] = {
-    "300 iterations, 2 models, lr 0.01": {"distill.iterations": 300, "distill.models_per_step": 2, "distill.lr": 0.01},
-    "100 iterations, 5 models, lr 0.03": {"distill.iterations": 100, "distill.models_per_step": 5, "distill.lr": 0.03},
-    "200 iterations, 1 model, lr 0.01": {"distill.iterations": 200, "distill.models_per_step": 1, "distill.lr": 0.01},
-    "300 iterations, 1 model, lr 0.02": {"distill.iterations": 300, "distill.models_per_step": 1, "distill.lr": 0.02},
-    "100 iterations, 1 model, lr 0.03": {"distill.iterations": 100, "distill.models_per_step": 1, "distill.lr": 0.03},
-    "75 iterations, 1 model, lr 0.04": {"distill.iterations": 75, "distill.models_per_step": 1, "distill.lr": 0.04},
-}
 STUDIES = {
-    "held-out-digits": Study("held-out-digits", 1, {"evaluate.seeds": 10, "evaluate.controls": []}, tuple(MORE)),
+    HELD_OUT: Study(HELD_OUT, 1, 1, ROWS + MORE, {"evaluate.seeds": 10, "evaluate.controls": []}),
     "tiny-imagenet": Study(
         TINY_IMAGENET,
         10,
+        2,
+        ROWS,
         {
             "base.epochs": 12,
             "pool.size": 5,
@@ -75,22 +66,27 @@ STUDIES = {
 
 def main() -> None:
     """Run every row, then write and print the tables."""
-    parser = options_parser(__doc__)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default="teddy-store")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     options = parser.parse_args()
-    save({name: run(STUDIES[name], options) for name in options.studies})
+    save({name: run(STUDIES[name], options.store) for name in options.studies})
 
 
-def run(study: Study, options: Namespace) -> dict[str, dict[str, Any]]:
-    """Each row's results.json."""
-    if study.data == "held-out-digits":
-        write_held_out_digits(Path(options.store, study.data))
-        options.data, options.workers = f"{options.store}/{study.data}", "1"
-    else:
-        options.data = study.data
-    options.ipc = str(study.ipc)
-    rows = ROWS | {name: MORE[name] for name in study.also}
-    return {name: carried_out({**study.settings, **row}, recipe="teddy", options=options) for name, row in rows.items()}
+def run(study: Study, store: str) -> dict[str, dict[str, Any]]:
+    """Each row's results.json, by its name."""
+    source = f"{store}/{HELD_OUT}" if study.data == HELD_OUT else study.data
+    if study.data == HELD_OUT:
+        write_held_out_digits(Path(source))
+    options = Namespace(store=store, data=source, classes="10", ipc=str(study.ipc), workers=str(study.workers))
+    found = {}
+    for iterations, models, lr in study.rows:
+        said = f"{iterations} iterations, {models} model{'s' * (models > 1)}, lr {lr:g}"
+        steps = {"distill.iterations": iterations, "distill.models_per_step": models, "distill.lr": lr}
+        found[said if iterations else "none: the start"] = carried_out(
+            study.settings | steps, recipe="teddy", options=options
+        )
+    return found
 
 
 def write_held_out_digits(folder: Path) -> None:
@@ -100,8 +96,7 @@ def write_held_out_digits(folder: Path) -> None:
     held = len(order) // 4
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in (("train", order[held:]), ("val", order[:held])):
-        part = Split(real.train.images[rows], real.train.labels[rows])
-        content = images.to_parquet(part.images, part.labels, real.class_names)
+        content = images.to_parquet(real.train.images[rows], real.train.labels[rows], real.class_names)
         (folder / f"{split}-00000-of-00001.parquet").write_bytes(content)
 
 
