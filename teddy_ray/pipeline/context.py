@@ -76,6 +76,8 @@ class Context:
     replicas: int = 1
     device_name: str = ""
     """What the workers' device is called; for the driver alone."""
+    class_means: dict[tuple[str, range], Tensor] = field(default_factory=dict)
+    """By a model's digest and a block of classes: what distill has made of them in this process."""
     _models: dict[str, nn.Module] = field(default_factory=dict)
     _last_said: float = 0.0
 

@@ -57,7 +57,7 @@ def run(*command, check=True, given=None, seconds=600, **environment):
     return done
 
 
-def until(found, seconds=240.0, *, every=1.0):
+def until(found, seconds=600.0, *, every=1.0):
     """What ``found()`` gives, once it is something."""
     end = time.monotonic() + seconds
     while not (value := found()):
@@ -96,7 +96,7 @@ class Namespace:
         found = [stage for stage in self.status(run).get("stages") or [] if stage["stage"] == name]
         return found[0]["share"] if found else 0.0
 
-    def wait(self, run, *states, seconds=420):
+    def wait(self, run, *states, seconds=900):
         """The run's status in one of these states, which it must come to."""
 
         def there():
@@ -137,7 +137,7 @@ def install(namespace, store, verb="install", **values):
         },
         "image": os.environ["TEDDY_E2E_IMAGE"],
         "imagePullPolicy": "Always",
-        "head": {"cpu": "100m", "memory": "2Gi"},
+        "head": {"cpu": "100m", "memory": "3Gi"},
         "worker": {"cpu": "100m", "memory": "2560Mi", "sharedMemory": "256Mi"},
         "job": {"drainSeconds": 10},
         "users": {"users": [f"system:serviceaccount:{namespace}:ada"]},

@@ -26,7 +26,7 @@ ENDPOINT = os.environ.get("TEDDY_E2E_ENDPOINT", "")
 IMAGE = os.environ.get("TEDDY_E2E_IMAGE", "")
 STORE = os.environ.get("TEDDY_E2E_STORE", "")
 URI = f"{STORE}/chart-{secrets.token_hex(4)}"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 POD_SECURITY = {
     "runAsNonRoot": True,

@@ -23,7 +23,7 @@ from teddy_cloud.cluster.api import Cluster
 from teddy_cloud.cluster.render import Job, render
 from teddy_ray.spec import Spec
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 IMAGE = os.environ.get("TEDDY_E2E_IMAGE", "")
 CODE = "import sys; sys.argv[0] = 'teddy-cloud'; from teddy_cloud.app import main; main()"

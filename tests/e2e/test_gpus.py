@@ -5,7 +5,7 @@ import json
 import pytest
 from on_cluster import SMALL, run, until
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 SPEC = {key: value for key, value in SMALL.items() if key not in ("data.classes", "data.per_class")}
 SPEC |= {"distill.unit_images": 50, "distill.iterations": 5, "relabel.views": 2}
 VALUES = {
@@ -28,13 +28,13 @@ def test_teddy_cloud_submit_ipc_100_gpus_16(ml, gpus):
     (rayjob,) = json.loads(ml.kubectl("get", "rayjobs", "-o", "json").stdout)["items"]
     name = rayjob["metadata"]["name"]
     assert name in done.stdout
-    until(lambda: ml.status(name)["cluster"]["workers"], 120)
+    until(lambda: ml.status(name)["cluster"]["workers"])
     asked = [
         pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-        for pod in until(lambda: ml.pods(name, "worker"), 120)
+        for pod in until(lambda: ml.pods(name, "worker"))
     ]
     assert sum(map(int, asked)) == gpus
-    ml.wait(name, "finished", seconds=1200)
+    ml.wait(name, "finished", seconds=2000)
     pulled = ml.pull(name)
     assert len(pulled["units"]) == 20
     assert pulled["environment"]["workers"] == gpus

@@ -5,7 +5,7 @@ import json
 import pytest
 from on_cluster import SMALL, run, until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 VALUES = {"job": {"drainSeconds": 5, "queue": "teddy"}}
 
 
@@ -15,7 +15,7 @@ def quota(ml):
     if run("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io", check=False).returncode:
         pytest.skip("Kueue is not installed on this cluster")
     name = ml.name
-    resources = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "5Gi"}]
+    resources = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "6Gi"}]
     flavor = {"name": name, "resources": resources}
     objects = [
         {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": name}},
@@ -44,9 +44,9 @@ def quota(ml):
 @pytest.mark.usefixtures("quota")
 def test_the_second_run_waits_visibly_then_runs(ml):
     first = ml.submit({**SMALL, "distill.iterations": 1500}, workers=1)
-    until(lambda: ml.status(first)["state"] in ("provisioning", "starting", "running"), 60)
+    until(lambda: ml.status(first)["state"] in ("provisioning", "starting", "running"))
     second = ml.submit({**SMALL, "seed": 1}, workers=1)
-    waiting = until(lambda: (seen := ml.status(second))["state"] == "queued" and seen["cluster"]["why"], 60)
+    waiting = until(lambda: (seen := ml.status(second))["state"] == "queued" and seen["cluster"]["why"])
     assert "queue" in " ".join(waiting)
     assert "queued" in ml.teddy_cloud("list").stdout
     ml.wait(first, "finished")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from on_cluster import COMMAND, PUBLIC_ENDPOINT, ROOT, SMALL, run, settings_of, until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 DIGITS = {**SMALL, "distill.ipc": 4}
 TINY = ROOT.parent / "shared" / "data" / "tiny-imagenet-200"
 
@@ -114,7 +114,7 @@ def test_uninstalling_leaves_nothing_but_the_store(ml):
     """The last of this module: helm takes all that it brought."""
     ml.kubectl("delete", "rayjobs", "--all", "--timeout=180s")
     run("helm", "uninstall", "teddy", "-n", ml.name, "--wait")
-    until(lambda: not json.loads(ml.kubectl("get", "pods", "-o", "json").stdout)["items"], 120)
+    until(lambda: not json.loads(ml.kubectl("get", "pods", "-o", "json").stdout)["items"])
     kinds = "configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,pods,jobs,rayclusters,rayjobs,pdb"
     left = ml.kubectl("get", kinds, "-o", "name").stdout.split()
     ours = {"configmap/kube-root-ca.crt", "serviceaccount/default", "serviceaccount/ada", "secret/teddy-cloud-s3"}

@@ -182,7 +182,7 @@ class RayExecutor:
         except RayTaskError as error:
             raise _cause(error) from None
         except (RayError, TrainingFailedError) as error:
-            raise _lost(error, order.stage or tasks[0].name, self.site.retries) from error
+            raise _lost(error, order.stage or tasks[0].name) from error
         self._forward()
         for record in ray.get(order.hub.kept.remote()):
             records.remember(self.context.store, record)
@@ -366,7 +366,7 @@ def _cause(error: RayTaskError) -> BaseException:
     return type(inner)(str(inner)) if isinstance(inner, UserError | WorldError) else error
 
 
-def _lost(error: RayError | TrainingFailedError, stage: str, retries: int) -> Exception:
+def _lost(error: RayError | TrainingFailedError, stage: str) -> Exception:
     """What to tell of processes that were lost too often; the error itself where the code in them failed."""
     failures = _failures(error)
     if not all(type(failure).__module__.startswith("ray.") for failure in failures):
@@ -376,9 +376,11 @@ def _lost(error: RayError | TrainingFailedError, stage: str, retries: int) -> Ex
             f"{stage} needs more memory than a worker's machine has: lower compute.workers or batch sizes, or give"
             " workers more (on a cluster the chart's worker.memory); what is finished is kept"
         )
+    said = " ".join(str(failures[0]).split())[:200]
     return WorldError(
-        f"{stage} lost a worker process {retries + 1} times, or Ray itself: where memory is short, the system kills the"
-        " largest process; lower compute.workers, and run the same command again, what is finished is kept"
+        f"{stage} lost its processes more often than it tries again, or Ray itself (Ray says: {said}): where memory is"
+        " short, the system kills the largest process; lower compute.workers or, on a cluster, raise the chart's"
+        " worker.memory or head.memory, and run the same command again, what is finished is kept"
     )
 
 

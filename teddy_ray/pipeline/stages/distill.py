@@ -15,6 +15,7 @@ from teddy_ray.method.matching import Loss, Teacher, Weights
 from teddy_ray.method.optimisation import precision, threads
 from teddy_ray.method.statistics import class_means
 from teddy_ray.method.synthesis import Settings, Synthesis
+from teddy_ray.method.training import AT_ONCE
 from teddy_ray.pipeline import addresses
 from teddy_ray.pipeline.compiling import compiled
 from teddy_ray.pipeline.context import Context, Task
@@ -150,8 +151,8 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     real = context.real
     x = real.pixels.normalise(start) if start.dtype == torch.uint8 else start
     labels = torch.tensor([class_ for class_, _ in unit.class_slots], device=context.device)
-    found = [context.model(context.record(stage, digest)) for stage, digest in task.inputs["teachers"]]
-    teachers = [Teacher(model, x[:2], _class_means(context, unit, model)) for model in found]
+    found = [context.record(stage, digest) for stage, digest in task.inputs["teachers"]]
+    teachers = [Teacher(context.model(record), x[:2], _class_means(context, unit, record)) for record in found]
     return Synthesis(
         x,
         labels,
@@ -165,15 +166,23 @@ def _synthesis(context: Context, task: Task, unit: Unit, start: Tensor) -> Synth
     )
 
 
-def _class_means(context: Context, unit: Unit, model: nn.Module) -> Tensor | None:
-    """What the model makes of a sample of real images of the unit's classes, seen through crops like its own ones."""
-    spec, real = context.spec.distill, context.real
-    if not spec.class_means_weight:
+def _class_means(context: Context, unit: Unit, record: Record) -> Tensor | None:
+    """What the model makes of a sample of real images of the unit's classes, seen through crops like its own ones; kept
+    for the next unit of these classes."""
+    if not context.spec.distill.class_means_weight:
         return None
+    key = record.digest, unit.classes
+    if key not in context.class_means:
+        context.class_means[key] = _new_class_means(context, unit, context.model(record))
+    return context.class_means[key]
+
+
+def _new_class_means(context: Context, unit: Unit, model: nn.Module) -> Tensor:
+    spec, real = context.spec.distill, context.real
     rows = torch.cat([torch.nonzero(real.train_labels == c)[:CLASS_MEAN_IMAGES, 0] for c in unit.classes])
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for part in rows.split(250):
+        for part in rows.split(AT_ONCE):
             view = views.draw(
                 context.spec.seed,
                 part,
