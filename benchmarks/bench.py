@@ -3,6 +3,7 @@
     make bench                                              # the CPU's table, in less than 30 minutes
     make bench-gpu                                          # the GPU's, in parts that each end in 9 minutes
     python benchmarks/bench.py --only distill               # one part
+    python benchmarks/bench.py --only distill --float32     # as where there are no bfloat16 instructions
     python benchmarks/bench.py --only distill --tiny        # shows that it works; nothing is kept
 
 Each part runs in a process of its own. What it finds is merged into benchmarks/results/<date>-<device>.{json,md}.
@@ -16,7 +17,7 @@ import importlib
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -48,8 +49,11 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="sizes that show that it works; nothing is kept")
     parser.add_argument("--eager", action="store_true", help="ours without torch.compile")
+    parser.add_argument("--float32", action="store_true", help="ours without bfloat16, for --only distill")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to keep them in")
     asked = parser.parse_args()
+    if asked.float32 and asked.only != "distill":
+        parser.error("--float32 is for --only distill: the other parts' targets are the same for every precision")
     if asked.only is None:
         sys.exit(_all(asked.device, sys.argv[1:]))
     _measure(asked)
@@ -69,15 +73,17 @@ def _all(device: str, arguments: list[str]) -> int:
 def _measure(asked: argparse.Namespace) -> None:
     keep_freed()
     device = torch.device(asked.device)
-    of = Asked(device=device, tiny=asked.tiny, compiled=not asked.eager and can_compile(device))
+    compiled = not asked.eager and can_compile(device)
+    of = Asked(device=device, tiny=asked.tiny, compiled=compiled, float32=asked.float32)
     here, command = machine(of.device), f"python benchmarks/bench.py --only {asked.only}"
-    command += f" --device {asked.device}" * (asked.device != "cpu") + " --eager" * asked.eager
+    command += f" --device {asked.device}" * (asked.device != "cpu")
+    command += " --eager" * asked.eager + " --float32" * asked.float32
     rows: list[Row] = []
     for row in importlib.import_module(PARTS[asked.only]).rows(of):
-        print(f"{row.verdict or '-':8} {row.ratio:8.3g} {row.target:8} {row.name}", flush=True)
-        rows.append(row)
+        rows.append(replace(row, name=row.name + ", in float32" * asked.float32))
+        print(f"{row.verdict or '-':8} {row.ratio:8.3g} {row.target:8} {rows[-1].name}", flush=True)
         if not asked.tiny:  # at once: what is measured stays, whatever comes after it
-            save([row], machine=here, command=command, folder=asked.results)
+            save(rows[-1:], machine=here, command=command, folder=asked.results)
     facts = {"torch": here["torch"], "command": command}
     print(table([asdict(row) | {"target": row.target, "verdict": row.verdict} | facts for row in rows]))
 

@@ -40,6 +40,8 @@ class Asked:
     device: torch.device
     tiny: bool
     compiled: bool
+    float32: bool = False
+    """Ours in float32 whatever the device has: what a CPU without bfloat16 instructions would do."""
 
     @property
     def cuda(self) -> bool:

@@ -46,7 +46,7 @@ def labels(count: int, asked: Asked) -> Tensor:
 
 def bfloat16(asked: Asked) -> bool:
     """As the spec's precision = auto decides."""
-    return has_bfloat16(asked.device)
+    return has_bfloat16(asked.device) and not asked.float32
 
 
 def dtype(asked: Asked) -> torch.dtype:
