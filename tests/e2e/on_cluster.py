@@ -104,7 +104,7 @@ class Namespace:
             assert seen["state"] in states or seen["state"] not in ("failed", "invalid", "cancelled"), seen
             return seen if seen["state"] in states else None
 
-        return until(there, seconds)
+        return until(there, seconds, every=5.0)  # asking takes half a core, which the run needs
 
     def pods(self, run, role):
         found = self.kubectl("get", "pods", "-l", f"teddy-cloud/run={run},teddy-cloud/role={role}", "-o", "json").stdout

@@ -50,7 +50,7 @@ def node_of(ml, name, role):
 
 def at_work(ml, name, stage, share=0.02):
     """Wait until the stage is on its way."""
-    until(lambda: 1 > ml.stage(name, stage) >= share, 300, every=0.5)
+    until(lambda: 1 > ml.stage(name, stage) >= share, every=0.5)
 
 
 def test_a_lost_node_a_drained_node_and_a_deleted_head_change_no_byte(ml, nodes, local_results):
