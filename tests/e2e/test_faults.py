@@ -18,7 +18,7 @@ from on_cluster import PUBLIC_ENDPOINT, SMALL, run, settings_of, until
 pytestmark = pytest.mark.timeout(2400)
 # The head keeps to the node that cannot be lost, and that a drain would wait for.
 VALUES = {"head": {"cpu": "100m", "memory": "3Gi", "nodeSelector": {"teddy/role": "head"}}}
-LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 1500, "relabel.views": 800}
+LONG = {**SMALL, "distill.ipc": 6, "distill.iterations": 1000, "relabel.views": 800}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def at_work(ml, name, stage, share=0.02):
 
 
 def test_a_lost_node_a_drained_node_and_a_deleted_head_change_no_byte(ml, nodes, local_results):
-    spec = {**LONG, "relabel.views": 2500}  # so that the head is lost well before the end
+    spec = {**LONG, "distill.iterations": 1500, "relabel.views": 2500}  # time to lose a node, then the head
     name = ml.submit(spec)
     at_work(ml, name, "distill")
     lost = until(lambda: node_of(ml, name, "worker"))
