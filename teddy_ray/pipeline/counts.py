@@ -40,7 +40,7 @@ CLASS_MEAN_IMAGES = 100
 LABEL_BATCH = 250
 LABEL_ROWS_A_TASK = 20_000
 LABEL_IMAGES_A_TASK = 5_000
-CURVE_POINTS = 10
+CURVE_POINTS = 5
 """How often a student is scored on the test set."""
 
 Step = Literal["train", "match", "look"]

@@ -27,7 +27,7 @@ from teddy_ray.store import records
 from teddy_ray.store.packed import Packed
 from teddy_ray.store.records import Record
 
-CURVE_POINTS = 10
+CURVE_POINTS = 5
 
 
 def tasks(
