@@ -33,7 +33,7 @@ the digits, and on Gaussian logits of 10, 200 and 1000 classes: the bytes are wi
 LABEL_BLOCK = 2**17
 """What zstd compresses at a time. The upper halves of float16 compress, the lower do not: where both are in one block,
 less is gained."""
-SCORED_IMAGES = 500
+SCORED_IMAGES = 250
 """Training images on which every checkpoint of the base is scored."""
 CLASS_MEAN_IMAGES = 100
 """Real images of each class from which a unit learns its class means, for each model that it is matched to."""

@@ -21,7 +21,7 @@ from teddy_ray.pipeline.context import Context, Task, weights
 from teddy_ray.store import checkpoints, records, tensors
 from teddy_ray.store.records import Record
 
-TRAIN_ACCURACY_IMAGES = 500
+TRAIN_ACCURACY_IMAGES = 250
 """Training images on which a checkpoint's accuracy is measured: members are chosen by it, never by the test set."""
 
 
