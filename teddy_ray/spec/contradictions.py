@@ -83,17 +83,10 @@ def _refuse_distill(spec: Spec) -> None:
 
 def _refuse_relabel(spec: Spec) -> None:
     relabel = spec.relabel
-    if relabel.store:
-        return
-    if relabel.top_k is not None:
+    if not relabel.store and relabel.top_k is not None:
         raise UserError(
             f"relabel.top_k = {relabel.top_k} says what is kept of stored labels, and relabel.store is false: leave"
             " relabel.top_k out, or set relabel.store=true"
-        )
-    if relabel.bits != 16:
-        raise UserError(
-            f"relabel.bits = {relabel.bits} says how labels are stored, and relabel.store is false: set"
-            " relabel.bits=16, or relabel.store=true"
         )
 
 

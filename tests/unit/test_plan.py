@@ -84,7 +84,7 @@ LABELS = {"digits": (10, 2, 3.0), "many classes": (200, 3, 8.0)}
 
 
 @pytest.mark.parametrize("kind", LABELS)
-@pytest.mark.parametrize("packing", [{}, {"bits": 8}, {"bits": 4}, {"bits": 8, "top_k": 5}], ids=str)
+@pytest.mark.parametrize("packing", [{"bits": 16}, {"bits": 8}, {"bits": 4}, {"bits": 8, "top_k": 5}], ids=str)
 def test_the_bytes_of_labels_are_foretold(kind, packing):
     classes, scatter, peak = LABELS[kind]
     given = spec(distill__ipc=1, relabel__views=100, **{f"relabel__{key}": value for key, value in packing.items()})

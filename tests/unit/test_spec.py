@@ -299,7 +299,6 @@ NO_POOL = {"kind": "none", "size": 0}
             {"relabel": {"store": False, "top_k": 5}},
             ["relabel.top_k = 5", "relabel.store is false", "leave relabel.top_k out", "relabel.store=true"],
         ),
-        ({"relabel": {"store": False, "bits": 8}}, ["relabel.bits = 8", "relabel.store is false", "relabel.bits=16"]),
         ({"base": {"warmup_epochs": 21.0}}, ["base.warmup_epochs = 21.0", "base.epochs = 20"]),
         ({"evaluate": {"students": ["convnet", "convnet"]}}, ["evaluate.students", "['convnet', 'convnet']", "twice"]),
         ({"evaluate": {"regimes": ["hard", "hard"]}}, ["evaluate.regimes", "['hard', 'hard']", "twice"]),
@@ -324,6 +323,7 @@ def test_a_contradiction_is_refused_by_name(values, names):
         {"distill": {"iterations": 0, "init": "real"}},
         {"distill": {"lr": 1}},  # a whole number is a number
         {"relabel": {"store": False, "views": 5}},
+        {"relabel": {"store": False, "bits": 4}},  # a recipe's bits stand by for labels that are stored
         {"relabel": {"top_k": 10**6, "bits": 4}},  # more than there are classes: all
         {"data": {"classes": 3}},
         {"data": {"classes": ["cat", "dog"]}},
