@@ -45,7 +45,7 @@ def labels(count: int, asked: Asked) -> Tensor:
 
 
 def bfloat16(asked: Asked) -> bool:
-    """As the spec's precision = auto decides."""
+    """As the spec's precision = auto decides, unless float32 is asked for."""
     return has_bfloat16(asked.device) and not asked.float32
 
 

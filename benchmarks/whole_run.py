@@ -6,7 +6,7 @@
 Equal on both sides: ConvNet as base and student, the first 100 images of each class, and EQUAL below: base epochs,
 steps, views, student epochs and batch, and both cores, as two torch threads. Both decode the dataset from Parquet; each
 is a process from its start to its end, and so with imports; ours with compilation too, its cache being empty, with the
-report, and with ten looks at the test set a student instead of one. Accuracy is top-1 on the real validation images
+report, and with five looks at the test set a student instead of one. Accuracy is top-1 on the real validation images
 after the last epoch, the mean of three student seeds.
 
 Ours twice: ``sre2l``, the same method through our stages; ``teddy``, our default, with five prior members and the base

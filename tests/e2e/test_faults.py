@@ -125,7 +125,7 @@ def test_gpus_that_the_cluster_does_not_have_are_named(ml):
 
 def test_an_image_that_does_not_exist_is_named_within_a_minute(ml):
     name = ml.submit({**SMALL, "seed": 4}, "--image", f"{os.environ['TEDDY_E2E_IMAGE']}-not-there")
-    why = until(lambda: " ".join(ml.status(name)["cluster"]["why"]))
+    why = until(lambda: " ".join(ml.status(name)["cluster"]["why"]), 60)
     assert "-not-there cannot be pulled" in why
     ml.teddy_cloud("cancel", name)
 
