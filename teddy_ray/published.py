@@ -2,6 +2,7 @@
 
     found = load("out")
     pictures, logits = found.batch(image, view=1 + epoch % found.views)    # any images, in any order
+    view, mirrored = found.of_epoch(epoch, mirror=True)                    # with few views: twice as many pictures
 
 A view is a crop, perhaps mirrored, with perhaps a part of another image's view pasted in; its geometry is a function of
 the numbers of the image and the view, so it is made anew here, and the labellers' answer for it is read.
@@ -33,14 +34,20 @@ class Published:
     """int64 (N,), numbers in ``class_names``."""
     class_names: tuple[str, ...]
     views: int
-    """V: the augmented views are 1 to V. In epoch e the run's own students saw view 1 + e mod V of every image."""
+    """V: the augmented views are 1 to V."""
     labels: SoftLabels = field(repr=False)
 
-    def batch(self, image: Tensor, *, view: int | Tensor) -> tuple[Tensor, Tensor]:
+    def of_epoch(self, epoch: int, *, mirror: bool = False) -> tuple[int, bool]:
+        """The view that the run's own students saw of every image in an epoch, and whether mirrored; ``mirror`` as in
+        the run's spec, evaluate.mirror_repeats. Never mirrored are images of which the run took none to be."""
+        return views.of_epoch(epoch, self.views, mirror=mirror and self.labels.views.flip)
+
+    def batch(self, image: Tensor, *, view: int | Tensor, mirrored: bool = False) -> tuple[Tensor, Tensor]:
         """Views of images ``image`` (B,) as pictures (B, 3, H, W), float32 in [0, 1], and the labellers' logits (B, K).
 
-        ``view``: one number for all, or (B,). Of logits that were stored in less than 16 bits each row's largest is 0.
-        Normalise the pictures as your model wants them. IndexError for an image or a view that is not there.
+        ``view``: one number for all, or (B,). ``mirrored``: the pictures, with the same logits. Of logits that were
+        stored in less than 16 bits each row's largest is 0. Normalise the pictures as your model wants them.
+        IndexError for an image or a view that is not there.
         """
         number = torch.as_tensor(view).expand_as(image)
         for name, given, count in (("image", image, len(self.images)), ("view", number, self.views + 1)):
@@ -49,7 +56,7 @@ class Published:
         own = self._geometry(image, number)
         partners = views.crop(self._pictures(own.partner), self._geometry(own.partner, number))
         shown, _ = views.paste(views.crop(self._pictures(image), own), partners, own)
-        return shown, self.labels.answers.logits(number * len(self.images) + image)
+        return shown.flip(3) if mirrored else shown, self.labels.answers.logits(number * len(self.images) + image)
 
     def _pictures(self, image: Tensor) -> Tensor:
         return self.images[image].float() / 255

@@ -149,7 +149,8 @@ class LabelledViews:
     """An image set with soft labels, on the device that trains; V + 1 views an image, view 0 being the whole image.
 
     images: uint8 (N, 3, H, W), which ``pixels`` normalise. labels: (N,) of ``classes`` classes. geometry: of all images
-    (N,), for a view's number. answers: read from what is stored, or asked for there and then.
+    (N,), for a view's number. answers: read from what is stored, or asked for there and then. mirror: views that come
+    round again are mirrored every second time, with the answer for the view itself where it is stored.
     """
 
     images: Tensor
@@ -159,6 +160,7 @@ class LabelledViews:
     views: int
     geometry: Callable[[int], Geometry]
     answers: Answers
+    mirror: bool = False
 
     def batches(self, *, regime: str, epoch: int, batch_size: int, temperature: float, seed: int) -> Iterator[Batch]:
         """One epoch: each image through view 1 + epoch mod V, with the regime's targets (B, K).
@@ -167,7 +169,7 @@ class LabelledViews:
         by area. hard: the classes, mixed by area. The images seen are the same in all three.
         """
         count = len(self.images)
-        view = 1 + epoch % self.views
+        view, mirrored = views.of_epoch(epoch, self.views, mirror=self.mirror)
         geometry = self.geometry(view)
         order = permutation(count, seed, "order", epoch).to(self.images.device)
         whole_NK = None if regime == "views" else self._whole(regime, temperature)
@@ -175,6 +177,7 @@ class LabelledViews:
         for image in order.tensor_split(-(-count // batch_size)):
             own = geometry[image]
             shown, kept_B = views.render(self._seen(image), self._seen(own.partner), own, geometry[own.partner])
+            shown = shown.flip(3) if mirrored else shown
             if whole_NK is None:
                 yield shown, (self.answers(view, image, shown) / temperature).softmax(dim=-1)
             else:

@@ -99,6 +99,15 @@ def paste(views_BCHW: Tensor, partners_BCHW: Tensor, geometry: Geometry) -> tupl
     return torch.where(mask, partners_BCHW, views_BCHW), kept
 
 
+def of_epoch(epoch: int, views: int, *, mirror: bool) -> tuple[int, bool]:
+    """Which of ``views`` augmented views an epoch shows, and whether as its mirror image.
+
+    Views come round again. With ``mirror``, for images that may be mirrored, every second time round is mirrored: a
+    labeller that was trained on both says nearly the same of them, and the student sees twice as many pictures.
+    """
+    return 1 + epoch % views, mirror and epoch // views % 2 == 1
+
+
 def render(images_BCHW: Tensor, partners_BCHW: Tensor, own: Geometry, partner: Geometry) -> tuple[Tensor, Tensor]:
     """Views of images as a model sees them, and each one's own share (B,); ``partner`` is the geometry of the partners'
     own views (their crop and mirror; their own mixing is not applied)."""

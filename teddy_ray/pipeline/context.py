@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from teddy_ray import models
 from teddy_ray.method.optimisation import place
 from teddy_ray.method.pixels import Pixels
+from teddy_ray.pipeline.counts import label_views
 from teddy_ray.pipeline.events import Emit, Stage, event
 from teddy_ray.spec import Spec
 from teddy_ray.store import records, tensors
@@ -88,6 +89,11 @@ class Context:
     @property
     def bfloat16(self) -> bool:
         return self.spec.compute.precision == "bfloat16"
+
+    @property
+    def label_views(self) -> int:
+        """How many augmented views of each image are labelled."""
+        return label_views(self.spec, self.real.classes)
 
     @cached_property
     def real(self) -> RealData:

@@ -33,6 +33,10 @@ the digits, and on Gaussian logits of 10, 200 and 1000 classes: the bytes are wi
 LABEL_BLOCK = 2**17
 """What zstd compresses at a time. The upper halves of float16 compress, the lower do not: where both are in one block,
 less is gained."""
+LABEL_LOGITS = 400
+"""A budget: of each image, this many logits are stored, in whole views …"""
+LEAST_VIEWS = 10
+"""… and no fewer of them. What that costs in accuracy: benchmarks/results, soft labels."""
 SCORED_IMAGES = 250
 """Training images on which every checkpoint of the base is scored."""
 CLASS_MEAN_IMAGES = 100
@@ -102,7 +106,7 @@ def classes_of(spec: DataSpec) -> int | None:
 def counts(spec: Spec, classes: int) -> dict[str, int]:
     """What is made: images, units, members, students, and the soft labels of the synthetic set."""
     evaluate, images = spec.evaluate, classes * spec.distill.ipc
-    label_rows = images * (spec.relabel.views + 1) if spec.relabel.store else 0
+    label_rows = images * (label_views(spec, classes) + 1) if spec.relabel.store else 0
     return {
         "classes": classes,
         "images": images,
@@ -115,10 +119,19 @@ def counts(spec: Spec, classes: int) -> dict[str, int]:
     }
 
 
+def label_views(spec: Spec, classes: int) -> int:
+    """How many augmented views of each image are labelled: what the spec says, or else what the budget allows. One for
+    every epoch of a student where none are stored, and never more."""
+    if spec.relabel.views is not None:
+        return spec.relabel.views
+    affordable = max(LEAST_VIEWS, LABEL_LOGITS // classes) if spec.relabel.store else spec.evaluate.epochs
+    return min(spec.evaluate.epochs, affordable)
+
+
 def label_bytes(spec: Spec, classes: int) -> int:
     """What the soft labels of one set take in the store, compressed, to some percent."""
     part, images = spec.relabel, classes * spec.distill.ipc
-    rows, files = images * (part.views + 1), label_files(spec, images)
+    rows, files = images * (label_views(spec, classes) + 1), label_files(spec, classes)
     top_k = None if part.top_k is None or part.top_k >= classes else part.top_k
     share = LABEL_SHARES[part.bits, top_k is not None]
     if part.bits == 16:
@@ -139,9 +152,9 @@ def label_row_bytes(classes: int, *, bits: int, top_k: int | None, share: float)
     return share * values + top_k * (min(8, log2(classes) + 0.3) + min(8, 2 * above)) / 8
 
 
-def label_files(spec: Spec, images: int) -> int:
+def label_files(spec: Spec, classes: int) -> int:
     """In how many files the labels of one set are, each a task of relabel."""
-    views = spec.relabel.views + 1
+    images, views = classes * spec.distill.ipc, label_views(spec, classes) + 1
     at_once = min(views, max(1, LABEL_ROWS_A_TASK // min(images, LABEL_IMAGES_A_TASK)))
     return ceil(images / LABEL_IMAGES_A_TASK) * ceil(views / at_once)
 
@@ -205,9 +218,9 @@ def _distill(spec: Spec, facts: Facts) -> Iterator[Work]:
 
 def _relabel(spec: Spec, facts: Facts) -> Iterator[Work]:
     images, sets = facts.classes * spec.distill.ipc, counts(spec, facts.classes)["sets"]
-    tasks = sets * label_files(spec, images)
+    tasks = sets * label_files(spec, facts.classes)
     if spec.relabel.store:
-        batches = ceil(sets * images * (spec.relabel.views + 1) / tasks / LABEL_BATCH)
+        batches = ceil(sets * images * (label_views(spec, facts.classes) + 1) / tasks / LABEL_BATCH)
         steps = batches * models(spec, spec.relabel.labellers)
         yield Work("relabel", "look", spec.base.arch, LABEL_BATCH, steps, tasks)
     if "coreset" in spec.evaluate.controls:  # which is chosen by all models, in one place

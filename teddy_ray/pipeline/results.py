@@ -74,6 +74,7 @@ def collect(context: Context, run: str, made: Made) -> Results:
         "seconds": made.seconds,
         "reused": {"stages": made.reused_stages, "units": made.reused_units},
         "base": {name: made.base.meta[name] for name in ("arch", "parameters", "accuracy", "curve")},
+        "label_views": context.label_views,
         "members": [_part(record, "name", "kind", "accuracy", "parameters", "seconds") for record in made.pool],
         "units": [_part(record, "name", "images", "seconds", "trace") for record in made.units],
         "scores": scores,

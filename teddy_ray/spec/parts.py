@@ -138,7 +138,9 @@ class RelabelSpec(Part):
     labellers: Labellers = "pool"
     ensemble: Literal["logits", "probs"] = "logits"
     """What is averaged over the labellers."""
-    views: Annotated[int, Field(ge=1, le=100_000)] = 100
+    views: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Augmented views of an image before they come round again. Absent: as many as hold 400 logits, at least 10; as
+    many as a student has epochs, where none are stored; never more than that."""
     crop_scale: Share = 0.5
     mix: Literal["none", "cutmix"] = "cutmix"
     store: bool = True
@@ -165,6 +167,8 @@ class EvaluateSpec(Part):
     lr_end: Unit01 = 0.0
     """The cosine schedule's last learning rate, as a share of the first (0: to zero; 0.5: the smoothed schedule)."""
     temperature: Rate = 4.0
+    mirror_repeats: bool = False
+    """Views that come round again are mirrored every second time, where images may be mirrored at all."""
     regimes: Annotated[tuple[Regime, ...], Field(min_length=1)] = ("views", "fixed", "hard")
     controls: tuple[Control, ...] = ("random", "coreset")
     coreset_difficulty: Unit01 = 0.25

@@ -88,14 +88,16 @@ def test_a_runs_folder_opens_to_train_on(reference):
     assert logits.shape == (2, 3)
 
 
+SMALLEST = {
+    "data.source": "digits", "data.classes": 3, "data.per_class": 20, "base.epochs": 1, "base.warmup_epochs": 0.0,
+    "base.batch_size": 20, "pool.kind": "none", "pool.size": 0, "relabel.labellers": "base", "distill.match": "base",
+    "distill.init": "real", "distill.iterations": 0, "distill.ipc": 2, "evaluate.seeds": 1, "evaluate.controls": [],
+    "compute.device": "cpu", "compute.executor": "inline",
+}  # fmt: skip
+
+
 def test_students_read_a_view_from_the_file_that_has_it(tmp_path, monkeypatch):
-    settings = {
-        "data.source": "digits", "data.classes": 3, "data.per_class": 20, "base.epochs": 1, "base.warmup_epochs": 0.0,
-        "base.batch_size": 20, "pool.kind": "none", "pool.size": 0, "relabel.labellers": "base", "relabel.views": 5,
-        "distill.match": "base", "distill.init": "real", "distill.iterations": 0, "distill.ipc": 2,
-        "evaluate.epochs": 7, "evaluate.seeds": 1, "evaluate.regimes": ["views", "fixed"], "evaluate.controls": [],
-        "compute.device": "cpu", "compute.executor": "inline",
-    }  # fmt: skip
+    settings = {**SMALLEST, "relabel.views": 5, "evaluate.epochs": 7, "evaluate.regimes": ["views", "fixed"]}
 
     def losses(name, rows):
         """With as many rows at most in a file, and in how many files."""
@@ -108,6 +110,22 @@ def test_students_read_a_view_from_the_file_that_has_it(tmp_path, monkeypatch):
     assert files == 1
     assert losses("parts", 12) == (whole, 3)  # two views of six images
     assert len(whole["distilled", "views"]) == 7
+
+
+def test_only_images_that_may_be_mirrored_are(tmp_path):
+    """Two views, five epochs: the third and the fourth show mirror images, where the dataset has them."""
+
+    def losses(*, flip, mirror):
+        settings = {**SMALLEST, "relabel.views": 2, "evaluate.epochs": 5, "evaluate.regimes": ["views"]}
+        settings |= {"data.flip": flip, "evaluate.mirror_repeats": mirror}
+        store = open_store(str(tmp_path / f"flip-{flip}"))
+        found = driver.run(resolve("random", {}, settings), store, emit=lambda _: None)
+        return [point["loss"] for point in found["students"][0]["curve"]]
+
+    assert losses(flip=False, mirror=True) == losses(flip=False, mirror=False)
+    mirrored, straight = losses(flip=True, mirror=True), losses(flip=True, mirror=False)
+    assert mirrored[:2] == straight[:2]
+    assert mirrored[2] != straight[2]
 
 
 def _losses(folder):

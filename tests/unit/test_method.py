@@ -834,6 +834,27 @@ def test_epochs_go_round_the_views_and_leave_view_0_out():
     assert len(orders) > 3
 
 
+def test_views_that_come_round_again_are_mirrored_every_second_time():
+    """The same pictures as the first time round, mirrored, with the same targets in the same order of images."""
+    straight = dataclasses.replace(labelled(8, 3, cutmix=True), images=levels(8, 3, 8, 8))
+    mirroring = dataclasses.replace(straight, mirror=True)
+    for regime in ("views", "fixed", "hard"):
+        for epoch in range(9):
+            pairs = zip(batches(straight, regime, epoch=epoch), batches(mirroring, regime, epoch=epoch), strict=True)
+            for (x, y), (seen, target) in pairs:
+                assert torch.equal(seen, x.flip(3) if epoch in (3, 4, 5) else x)
+                assert torch.equal(target, y)
+
+
+def test_a_labeller_that_is_asked_sees_the_mirror_image():
+    data = dataclasses.replace(
+        labelled(4, 1), images=levels(4, 3, 8, 8), mirror=True, answers=lambda _v, _i, shown: shown[:, 0, 0, :CLASSES]
+    )
+    for epoch in (0, 1):
+        ((x, y),) = batches(data, epoch=epoch, batch_size=4)
+        torch.testing.assert_close(y, (x[:, 0, 0, :CLASSES] / 2.0).softmax(dim=1))
+
+
 def test_the_regimes_targets_by_hand():
     """Image 0 with a quarter of image 2 pasted in, image 1 with half of image 0, image 2 as it is."""
     data = labelled(3, 1, flip=False)

@@ -65,18 +65,44 @@ def test_counts_rest_on_the_numbers_that_the_stages_use():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("ipc", "views"), [(1, 100), (10, 100), (600, 3), (600, 20)])
+@pytest.mark.parametrize(("ipc", "views"), [(1, 100), (10, None), (600, 3), (600, 20)])
 def test_relabel_has_as_many_tasks_and_batches_as_the_stage_makes(ipc, views):
     given = spec(distill__ipc=ipc, relabel__views=views, evaluate__controls=[])
 
     record = SimpleNamespace(stage="base", digest="a", files={}, meta={"images": 10 * ipc, "name": "distilled"})
-    made = relabel.tasks(Context(given, None, lambda _: None), record, record, [record] * 10)
+    context = Context(given, None, lambda _: None)
+    context.real = SimpleNamespace(classes=10)
+    made = relabel.tasks(context, record, record, [record] * 10)
     (work,) = works(given, stage="relabel")
     assert work.tasks == len(made)
     rows = [(last - first) * (v2 - v1) for first, last, v1, v2 in (task.inputs["rows"] for task in made)]
     assert sum(rows) == counts.counts(given, 10)["label_rows"]
     batches = sum(-(-count // relabel.BATCH) for count in rows) * counts.models(given, "both")
     assert work.steps * work.tasks == pytest.approx(batches, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("classes", "epochs", "settings", "views"),
+    [
+        (10, 100, {}, 40),  # a budget of 400 logits an image …
+        (3, 100, {}, 100),  # … never more views than epochs …
+        (200, 100, {}, 10),  # … and ten at least
+        (1000, 5, {}, 5),
+        (10, 100, {"relabel__store": False}, 100),  # which cost nothing to keep
+        (200, 100, {"relabel__views": 300}, 300),
+        (200, 100, {"relabel__views": 3, "relabel__store": False}, 3),
+    ],
+)
+def test_so_many_views_are_labelled(classes, epochs, settings, views):
+    given = spec(evaluate__epochs=epochs, **settings)
+    assert counts.label_views(given, classes) == views
+
+
+@pytest.mark.parametrize("classes", [100, 200, 1000])
+def test_labels_of_many_classes_are_forty_times_smaller_than_float16_for_every_epoch(classes):
+    given = spec(distill__ipc=10)
+    everything = given.evaluate.epochs * 10 * classes * classes * 2
+    assert everything / counts.counts(given, classes)["label_bytes"] >= 40
 
 
 LABELS = {"digits": (10, 2, 3.0), "many classes": (200, 3, 8.0)}

@@ -1,5 +1,7 @@
 """A run's folder in the hands of whoever trains on it: any batch, any order, and a sentence where it is not whole."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -45,6 +47,29 @@ def test_a_view_is_the_same_in_any_batch_and_order(folder):
     some, answers = run.batch(torch.tensor([5, 2]), view=3)
     torch.testing.assert_close(some, pictures[3 * COUNT + torch.tensor([5, 2])], rtol=0, atol=1e-6)
     assert torch.equal(answers, logits[3 * COUNT + torch.tensor([5, 2])])
+
+
+def test_a_mirrored_view_has_the_same_answer(folder):
+    run, image = published.load(folder), torch.arange(COUNT)
+    pictures, logits = run.batch(image, view=2)
+    mirrored, same = run.batch(image, view=2, mirrored=True)
+    assert torch.equal(mirrored, pictures.flip(3))
+    assert torch.equal(same, logits)
+
+
+@pytest.mark.parametrize(
+    ("flip", "mirror", "seen"),
+    [
+        (True, True, [(1, False), (4, False), (1, True), (4, True), (1, False)]),
+        (True, False, [(1, False), (4, False), (1, False), (4, False), (1, False)]),
+        (False, True, [(1, False), (4, False), (1, False), (4, False), (1, False)]),
+    ],
+)
+def test_what_the_runs_own_students_saw(folder, flip, mirror, seen):
+    run = published.load(folder)
+    drawn = dataclasses.replace(run.labels.views, flip=flip)
+    run = dataclasses.replace(run, labels=dataclasses.replace(run.labels, views=drawn))
+    assert [run.of_epoch(epoch, mirror=mirror) for epoch in (0, 3, 4, 7, 8)] == seen
 
 
 @pytest.mark.parametrize(("image", "view"), [(COUNT, 1), (-1, 1), (0, VIEWS + 1), (0, -1)])

@@ -59,7 +59,7 @@ SCORES = [
 
 def results_of(*, classes=("zero", "one"), ipc=2, scores=SCORES, source="digits", members=2, units=2):
     spec = json.loads(Spec().to_json())
-    spec["distill"]["ipc"], spec["data"]["source"] = ipc, source
+    spec["distill"]["ipc"], spec["data"]["source"], spec["evaluate"]["mirror_repeats"] = ipc, source, True
     points = [
         {"iteration": i, "loss": 9.0 / (i + 1), "statistics": 8.0 / (i + 1), "class": 1.0 / (i + 1)} for i in range(5)
     ]
@@ -97,6 +97,7 @@ def results_of(*, classes=("zero", "one"), ipc=2, scores=SCORES, source="digits"
         "seconds": {"data": 0.1, "base": 12.0, "distill": 30.0, "report": 0.0},
         "reused": {"stages": ["base"], "units": ["c0000-s0000"][:units]},
         "base": {"arch": "convnet", "parameters": 310000, "accuracy": 98.2, "curve": curve},
+        "label_views": 40,
         "members": [
             {"name": f"prior-epoch-{m:04d}", "kind": "prior", "accuracy": 50.0 + m, "parameters": 9, "seconds": 1.0}
             for m in range(members)
@@ -433,7 +434,8 @@ def test_the_cards_code_makes_the_very_views_that_were_labelled(tmp_path, files)
         levels = pictures.float() / 255
         expected, _ = views.render(levels[seen], levels[own[chosen].partner], own[chosen], partner)
         assert torch.equal(answers, logits[chosen].float())
-        assert torch.equal(shown, expected)
+        mirrored = number // (numbers - 1) % 2 == 1
+        assert torch.equal(shown, expected.flip(3) if mirrored else expected)
     assert float(names["loss"](answers, answers)) == pytest.approx(0, abs=1e-5)
 
 

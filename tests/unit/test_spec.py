@@ -122,6 +122,7 @@ def other_value(field, value):
         "pool.epochs": [1, 2],
         "pool.accuracy_band": [0.1, 0.2],
         "distill.betas": [0.1, 0.2],
+        "relabel.views": 5,
         "relabel.top_k": 5,
         "relabel.bits": 8,
         "evaluate.students": ["resnet18"],

@@ -123,9 +123,10 @@ def _labelled(context: Context, task: Task) -> LabelledViews:
         pixels=context.real.pixels,
         labels=classes.to(device),
         classes=context.real.classes,
-        views=context.spec.relabel.views,
+        views=context.label_views,
         geometry=geometry,
         answers=_stored(context, task, len(pictures)) if task.inputs["labels"] else _asked(context, task),
+        mirror=context.spec.evaluate.mirror_repeats and context.real.flip,
     )
 
 

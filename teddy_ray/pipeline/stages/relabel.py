@@ -34,9 +34,9 @@ def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]
         return []
     labellers = chosen(context.spec.relabel.labellers, base, pool)
     made_by, count = [record.digest for record in labellers], images.meta["images"]
-    views_a_shard = max(1, ROWS_A_SHARD // min(count, IMAGES_A_SHARD))
+    views_a_shard, end = max(1, ROWS_A_SHARD // min(count, IMAGES_A_SHARD)), context.label_views + 1
     shards = product(
-        range(0, context.spec.relabel.views + 1, views_a_shard),
+        range(0, end, views_a_shard),
         range(0, count, IMAGES_A_SHARD),
     )
     result = []
@@ -45,7 +45,7 @@ def tasks(context: Context, images: Record, base: Record, pool: Sequence[Record]
             image,
             min(image + IMAGES_A_SHARD, count),
             view,
-            min(view + views_a_shard, context.spec.relabel.views + 1),
+            min(view + views_a_shard, end),
         )
         result.append(
             Task(
