@@ -38,27 +38,31 @@ EQUAL: dict[str, Any] = {
     "evaluate.regimes": ["views"],
     "evaluate.controls": [],
 }
+RECORDED = ("spec_digest", "digests", "environment", "seconds", "spec", "base", "label_views")
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is kept: ``views``, as a share of the epochs; None where nothing is stored."""
+    """What is kept: ``views``, as a share of the epochs."""
 
-    views: float | None
+    views: float
     bits: int = 16
     top_k: int | None = None
+    mirror: bool = True
+    store: bool = True
 
     def settings(self, epochs: int) -> dict[str, Any]:
-        if self.views is None:
-            return {"relabel.views": epochs, "relabel.store": False}
         kept = {"relabel.views": max(1, round(self.views * epochs)), "relabel.bits": self.bits}
-        return kept if self.top_k is None else {**kept, "relabel.top_k": self.top_k}
+        kept |= {"relabel.store": self.store}
+        kept |= {} if self.top_k is None else {"relabel.top_k": self.top_k}
+        return {**kept, "evaluate.mirror_repeats": self.mirror}
 
 
 REFERENCE = "16 bits"
-POINTS = {
+POINTS: dict[str, Point | None] = {
     REFERENCE: Point(1.0),
-    "none": Point(None),
+    "none": Point(1.0, store=False),
+    "recipe": None,
     "8 bits": Point(1.0, 8),
     "4 bits": Point(1.0, 4),
     "4 bits, top 10": Point(1.0, 4, 10),
@@ -70,9 +74,10 @@ POINTS = {
     "4 bits, 50 %": Point(0.5, 4),
     "4 bits, 20 %": Point(0.2, 4),
     "4 bits, 10 %": Point(0.1, 4),
+    "4 bits, not mirrored, 10 %": Point(0.1, 4, mirror=False),
     "4 bits, 5 %": Point(0.05, 4),
 }
-"""By name: bits of a logit, classes kept, views as a share of the epochs."""
+"""By name: bits of a logit, classes kept, views as a share of the epochs; None: all as the recipe has it."""
 
 
 def main() -> None:
@@ -92,13 +97,13 @@ def main() -> None:
     save(rows, options, time.monotonic() - started)
 
 
-def run(point: Point, options: argparse.Namespace) -> dict[str, Any]:
+def run(point: Point | None, options: argparse.Namespace) -> dict[str, Any]:
     """One point's results.json, with the size of its label files."""
     settings = {
         **{key: value for key, value in EQUAL.items() if options.recipe != "random" or not key.startswith("distill.")},
         "evaluate.seeds": options.seeds,
         "evaluate.epochs": options.epochs,
-        **point.settings(options.epochs),
+        **(point.settings(options.epochs) if point else {}),
         **({} if options.per_class is None else {"data.per_class": options.per_class}),
     }
     results = carried_out(settings, recipe=options.recipe, options=options)
@@ -120,7 +125,7 @@ def row(results: dict[str, Any], epochs: int) -> dict[str, Any]:
         "spread": score["spread"],
         "runs": score["runs"],
         "student_seconds": sum(students) / len(students),
-        **{key: results[key] for key in ("spec_digest", "digests", "environment", "seconds", "spec", "base")},
+        **{key: results[key] for key in RECORDED},
     }
 
 
@@ -134,7 +139,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         gap = "" if name == REFERENCE else f"{found['accuracy'] - reference:+.1f}"
         kept = name.removesuffix(" %").rpartition(", ")[0] if name.endswith("%") else name
         accuracy, seconds = f"{found['accuracy']:.1f}{spread}", f"{found['student_seconds']:.0f} s"
-        lines.append([kept, str(found["relabel"]["views"]), f"{found['bytes']:,}", smaller, accuracy, gap, seconds])
+        lines.append([kept, str(found["label_views"]), f"{found['bytes']:,}", smaller, accuracy, gap, seconds])
     return markdown(("labels", "views", "bytes", "smaller", "accuracy", "to 16 bits", "a student"), lines)
 
 
