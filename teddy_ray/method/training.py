@@ -163,13 +163,15 @@ class LabelledViews:
     mirror: bool = False
 
     def batches(self, *, regime: str, epoch: int, batch_size: int, temperature: float, seed: int) -> Iterator[Batch]:
-        """One epoch: each image through view 1 + epoch mod V, with the regime's targets (B, K).
+        """One epoch: each image through one view, with the regime's targets (B, K).
 
         views: the labellers' answer for that very view. fixed: their answers for the whole images that it shows, mixed
-        by area. hard: the classes, mixed by area. The images seen are the same in all three.
+        by area. hard: the classes, mixed by area. The first V epochs show the same in all three; then the views come
+        round again where each has an answer of its own, and go on where none is asked for.
         """
         count = len(self.images)
-        view, mirrored = views.of_epoch(epoch, self.views, mirror=self.mirror)
+        around = self.views if regime == "views" else epoch + 1
+        view, mirrored = views.of_epoch(epoch, around, mirror=self.mirror)
         geometry = self.geometry(view)
         order = permutation(count, seed, "order", epoch).to(self.images.device)
         whole_NK = None if regime == "views" else self._whole(regime, temperature)
