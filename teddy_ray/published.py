@@ -38,9 +38,9 @@ class Published:
     labels: SoftLabels = field(repr=False)
 
     def of_epoch(self, epoch: int, *, mirror: bool = False) -> tuple[int, bool]:
-        """The view that the run's own students of the regime views saw of every image in an epoch, and whether mirrored.
+        """The view that the run's students of the regime views saw of every image in an epoch, and whether mirrored.
 
-        ``mirror``: as in the run's spec, evaluate.mirror_repeats. Images that may not be mirrored (data.flip) never are.
+        ``mirror``: as in the run's spec, evaluate.mirror_repeats. Images that may not be mirrored never are.
         """
         return views.of_epoch(epoch, self.views, mirror=mirror and self.labels.views.flip)
 
