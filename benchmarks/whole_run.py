@@ -10,7 +10,7 @@ report, and with five looks at the test set a student instead of one. Accuracy i
 after the last epoch, the mean of three student seeds.
 
 Ours twice: ``sre2l``, the same method through our stages; ``teddy``, our default, with five prior members and the base
-as labellers, which is more to do, for the better images.
+as labellers, which is more to do, for the better images, and with repeated views mirrored.
 """
 
 from __future__ import annotations

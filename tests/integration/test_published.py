@@ -17,6 +17,13 @@ from teddy_ray.pipeline.stages import relabel
 from teddy_ray.spec import Spec, resolve
 from teddy_ray.store import open_store
 
+SMALLEST = {
+    "data.source": "digits", "data.classes": 3, "data.per_class": 20, "base.epochs": 1, "base.warmup_epochs": 0.0,
+    "base.batch_size": 20, "pool.kind": "none", "pool.size": 0, "relabel.labellers": "base", "distill.match": "base",
+    "distill.init": "real", "distill.iterations": 0, "distill.ipc": 2, "evaluate.seeds": 1, "evaluate.controls": [],
+    "compute.device": "cpu", "compute.executor": "inline",
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
@@ -86,14 +93,6 @@ def test_a_runs_folder_opens_to_train_on(reference):
     pictures, logits = run.batch(torch.tensor([7, 0]), view=0)
     assert torch.equal(pictures, run.images[[7, 0]] / 255)
     assert logits.shape == (2, 3)
-
-
-SMALLEST = {
-    "data.source": "digits", "data.classes": 3, "data.per_class": 20, "base.epochs": 1, "base.warmup_epochs": 0.0,
-    "base.batch_size": 20, "pool.kind": "none", "pool.size": 0, "relabel.labellers": "base", "distill.match": "base",
-    "distill.init": "real", "distill.iterations": 0, "distill.ipc": 2, "evaluate.seeds": 1, "evaluate.controls": [],
-    "compute.device": "cpu", "compute.executor": "inline",
-}  # fmt: skip
 
 
 def test_students_read_a_view_from_the_file_that_has_it(tmp_path, monkeypatch):
