@@ -66,7 +66,7 @@ def _of_epoch(asked: Asked, of_epoch: Seconds, of_loops: Seconds, *, floor: floa
 
 def _trainer(asked: Asked, model: nn.Module, steps: int) -> Trainer:
     how = subjects.recipe(asked, epochs=1000, optimizer="sgd", lr=LR)
-    return Trainer(subjects.placed(model), how, steps_per_epoch=steps)
+    return Trainer(subjects.placed(model, asked), how, steps_per_epoch=steps)
 
 
 def _labels(images: Tensor) -> Tensor:

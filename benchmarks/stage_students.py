@@ -67,7 +67,7 @@ def rows(asked: Asked) -> Iterator[Row]:
 def _ours(asked: Asked, images: Tensor, model: nn.Module, epochs: int) -> Callable[[], None]:
     labelled = subjects.labelled(asked, images, count_of_views=VIEWS)
     how = subjects.recipe(asked, epochs=1000, optimizer="adamw", lr=LR, temperature=TEMPERATURE)
-    trainer = Trainer(subjects.placed(model), how, steps_per_epoch=-(-len(images) // BATCH))
+    trainer = Trainer(subjects.placed(model, asked), how, steps_per_epoch=-(-len(images) // BATCH))
 
     def train() -> None:
         for _ in range(epochs):

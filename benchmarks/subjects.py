@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from teddy_ray import models
 from teddy_ray.method import views
+from teddy_ray.method.compiling import can_compile
 from teddy_ray.method.matching import Teacher, Weights
 from teddy_ray.method.optimisation import has_bfloat16, place
 from teddy_ray.method.pixels import Pixels
@@ -35,9 +36,9 @@ def network(asked: Asked, size: int, *, arch: str = "resnet18", seed: int = 0) -
     return models.build("convnet" if asked.tiny else arch, CLASSES, size, seed=seed).to(asked.device)
 
 
-def placed(model: nn.Module) -> nn.Module:
+def placed(model: nn.Module, asked: Asked) -> nn.Module:
     """A copy as the pipeline places it."""
-    return place(deepcopy(model), next(model.parameters()).device)
+    return place(deepcopy(model), next(model.parameters()).device, winograd=winograd(asked))
 
 
 def labels(count: int, asked: Asked) -> Tensor:
@@ -47,6 +48,11 @@ def labels(count: int, asked: Asked) -> Tensor:
 def bfloat16(asked: Asked) -> bool:
     """As the spec's precision = auto decides, unless float32 is asked for."""
     return has_bfloat16(asked.device) and not asked.float32
+
+
+def winograd(asked: Asked) -> bool:
+    """As the spec's convolutions = auto decides."""
+    return not (asked.cuda or bfloat16(asked)) and can_compile(asked.device)
 
 
 def dtype(asked: Asked) -> torch.dtype:
@@ -79,7 +85,7 @@ def synthesis(asked: Asked, pool: list[nn.Module], *, batch: int, size: int, mod
         start,
         labels(batch, asked),
         images_B=torch.arange(batch),
-        teachers=[Teacher(placed(model), start[:2]) for model in pool],
+        teachers=[Teacher(placed(model, asked), start[:2]) for model in pool],
         settings=settings,
         pixels=PIXELS,
         flip=True,

@@ -40,12 +40,16 @@ def compiled(function: F) -> F:
     return cast(F, torch.compile(function, dynamic=False, fullgraph=True))
 
 
+def compiler() -> str:
+    """The C++ compiler's command, as torch.compile chooses it."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile finds here what it needs: a C++ compiler, Python's headers, a cache that can be written to,
     and Triton for a GPU."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     triton = device.type == "cpu" or importlib.util.find_spec("triton") is not None
     cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()).absolute()
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    return shutil.which(compiler) is not None and headers.exists() and triton and os.access(place, os.W_OK)
+    return shutil.which(compiler()) is not None and headers.exists() and triton and os.access(place, os.W_OK)

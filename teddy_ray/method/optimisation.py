@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from teddy_ray.method.winograd import with_winograd
+
 
 def cosine(lr: float, step: float, steps: float, *, warmup: float = 0.0, end: float = 0.0) -> float:
     """Linear warm-up over ``warmup`` steps, then half a cosine from ``lr`` to ``end * lr``."""
@@ -32,8 +34,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on the device, in the memory order that its convolutions are fastest in."""
+def place(model: nn.Module, device: torch.device, *, winograd: bool = False) -> nn.Module:
+    """The model on the device, in the memory order that its convolutions are fastest in, and with the convolutions
+    that are: see method.winograd."""
+    if winograd:
+        with_winograd(model)
     if device.type == "cpu":
         layer: Any
         for layer in model.modules():

@@ -1,8 +1,8 @@
 """What makes an artifact is its address: a digest over its part of the spec and its inputs' digests, and nothing else.
 
 Left out on purpose: the number of workers, how often a unit is checkpointed, and, of a unit, the IPC. Put in on
-purpose: the kind of device, the precision, and whether it was compiled, since they change float sums. ``FORMAT`` is
-raised when the same inputs come to mean other bytes, because the code has changed.
+purpose: the kind of device, the precision, how convolutions go, and whether it was compiled, since they change float
+sums. ``FORMAT`` is raised when the same inputs come to mean other bytes, because the code has changed.
 """
 
 from __future__ import annotations
@@ -83,4 +83,6 @@ def resume_key(stage: str, digest: str) -> str:
 
 
 def _device(spec: Spec, *, compiled: bool = False) -> tuple[str, ...]:
-    return (spec.compute.device, spec.compute.precision, *(["compiled"] if compiled else []))
+    compute = spec.compute
+    winograd = compute.convolutions == "winograd"
+    return (compute.device, compute.precision, *["compiled"] * compiled, *["winograd"] * winograd)

@@ -124,21 +124,21 @@ class Context:
     def model(self, record: Record) -> nn.Module:
         """A base model or member, frozen, in evaluation mode, on the device; kept for the next task."""
         if record.digest not in self._models:
-            self._models[record.digest] = self.fresh_model(record).eval().requires_grad_(False)
+            self._models[record.digest] = self.place(self.fresh_model(record)).eval().requires_grad_(False)
         return self._models[record.digest]
 
     def fresh_model(self, record: Record) -> nn.Module:
-        """Like ``model``, but the caller's own, to train or prune."""
+        """Like ``model``, but as it is built, on the CPU, and the caller's own, to be pruned."""
         state = self.tensors(record, "weights.safetensors")
-        model = models.fit_to_state(self.new_model(record.meta["arch"], seed=0), state)
-        return self.place(model)
+        return models.fit_to_state(self.new_model(record.meta["arch"], seed=0), state)
 
     def new_model(self, arch: str, *, seed: int) -> nn.Module:
         """An untrained model for this dataset."""
         return models.build(arch, self.real.classes, self.real.size[0], seed=seed)
 
     def place(self, model: nn.Module) -> nn.Module:
-        return place(model, self.device)
+        """The model on the run's device, as it is fastest there."""
+        return place(model, self.device, winograd=self.spec.compute.convolutions == "winograd")
 
     def progress(self, stage: Stage, task: str, done: int, total: int, **values: float) -> None:
         """Say how far a task is."""

@@ -53,14 +53,11 @@ def cpu_costs(spec: Spec, todo: list[Work], facts: Facts) -> dict[Any, float]:
 
 def on_cpu(spec: Spec) -> Spec:
     """The spec as a CPU carries it out."""
-    import torch
+    from teddy_ray.pipeline.settle import convolutions_on, precision_on
 
-    from teddy_ray.method.optimisation import has_bfloat16
-
-    precision = spec.compute.precision
-    if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
-    compute = spec.compute.model_copy(update={"device": "cpu", "precision": precision})
+    precision = precision_on("cpu", spec.compute)
+    convolutions = convolutions_on("cpu", precision, spec.compute)
+    compute = spec.compute.model_copy(update={"device": "cpu", "precision": precision, "convolutions": convolutions})
     return spec.model_copy(update={"compute": compute})
 
 

@@ -162,6 +162,7 @@ def _environment(context: Context) -> Results:
         "device": f"{compute.device} ({context.device_name})",
         "precision": compute.precision,
         "compile": compute.compile,
+        "convolutions": compute.convolutions,
         "executor": compute.executor,
         "workers": compute.workers,
         "python": platform.python_version(),

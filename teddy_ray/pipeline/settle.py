@@ -15,13 +15,16 @@ from teddy_ray.method.compiling import can_compile
 from teddy_ray.method.optimisation import has_bfloat16
 from teddy_ray.spec import ComputeSpec, Spec
 
+_COMPILING = (
+    "a C++ compiler, Python's headers (Debian: g++ and python3-dev) and a temporary folder that can be written to, and"
+    " not all of them are here"
+)
+
 
 def settle(spec: Spec) -> Spec:
     """The spec without an "auto" in it. Raises UserError for a device or executor that this machine lacks."""
     device = _device(spec.compute.device)
-    precision = spec.compute.precision
-    if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+    precision = precision_on(device, spec.compute)
     workers = spec.compute.workers or (torch.cuda.device_count() if device == "cuda" else _cores())
     executor = spec.compute.executor
     if executor == "auto":
@@ -36,9 +39,38 @@ def settle(spec: Spec) -> Spec:
             "compute.executor = 'ray', but Ray is not installed here: install 'ray[default,train]', or set inline"
         )
     compute = ComputeSpec(
-        device=device, precision=precision, compile=_compile(spec, device), executor=executor, workers=workers
+        device=device,
+        precision=precision,
+        compile=_compile(spec, device),
+        convolutions=convolutions_on(device, precision, spec.compute),
+        executor=executor,
+        workers=workers,
     )
     return spec.model_copy(update={"compute": compute})
+
+
+def precision_on(device: Literal["cpu", "cuda"], asked: ComputeSpec) -> Literal["float32", "bfloat16"]:
+    """The precision that a run has on this machine's ``device``."""
+    if asked.precision == "auto":
+        return "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+    return asked.precision
+
+
+def convolutions_on(
+    device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"], asked: ComputeSpec
+) -> Literal["direct", "winograd"]:
+    """How a run's convolutions go on this machine's ``device``. Raises UserError for a way that it lacks."""
+    possible = device == "cpu" and precision == "float32"
+    able = possible and can_compile(torch.device(device))
+    if asked.convolutions == "auto":
+        return "winograd" if able else "direct"
+    if asked.convolutions == "winograd" and not able:
+        lacks = f"it needs {_COMPILING}" if possible else f"this run has {precision} on {device}"
+        raise UserError(
+            f"compute.convolutions = 'winograd' is for float32 on a CPU, and {lacks}: set compute.convolutions=direct,"
+            " or auto"
+        )
+    return asked.convolutions
 
 
 def device_name(device: str) -> str:
@@ -64,10 +96,7 @@ def _compile(spec: Spec, device: str) -> Literal["large", "always", "never"]:
     if asked == "auto":
         return "large" if able else "never"
     if asked != "never" and not able:
-        raise UserError(
-            f"compute.compile = '{asked}' needs a C++ compiler, Python's headers (Debian: g++ and python3-dev) and a"
-            " temporary folder that can be written to, and not all of them are here: set compute.compile=never, or auto"
-        )
+        raise UserError(f"compute.compile = '{asked}' needs {_COMPILING}: set compute.compile=never, or auto")
     return asked
 
 

@@ -102,7 +102,8 @@ _STEPS: dict[Step, Callable[[Spec, Work, Facts], float]] = {"train": _train, "ma
 
 
 def _model(spec: Spec, work: Work, facts: Facts) -> torch.nn.Module:
-    return place(models.build(work.arch, facts.classes, facts.size), torch.device(spec.compute.device))
+    model = models.build(work.arch, facts.classes, facts.size)
+    return place(model, torch.device(spec.compute.device), winograd=spec.compute.convolutions == "winograd")
 
 
 def _images(spec: Spec, work: Work, facts: Facts) -> torch.Tensor:

@@ -17,6 +17,7 @@ def refuse_contradictions(spec: Spec) -> None:
     _refuse_distill(spec)
     _refuse_relabel(spec)
     _refuse_evaluate(spec)
+    _refuse_compute(spec)
 
 
 def _refuse_base(spec: Spec) -> None:
@@ -100,3 +101,13 @@ def _refuse_evaluate(spec: Spec) -> None:
 def _refuse_twice(name: str, values: tuple[object, ...]) -> None:
     if len(set(values)) < len(values):
         raise UserError(f"{name} = {list(values)} names one twice: name each once")
+
+
+def _refuse_compute(spec: Spec) -> None:
+    compute = spec.compute
+    if compute.convolutions == "winograd" and (compute.device == "cuda" or compute.precision == "bfloat16"):
+        other = "device = 'cuda'" if compute.device == "cuda" else "precision = 'bfloat16'"
+        raise UserError(
+            f"compute.convolutions = 'winograd' is for float32 on a CPU, and compute.{other}: set"
+            " compute.convolutions=direct, or auto"
+        )

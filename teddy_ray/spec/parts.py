@@ -177,8 +177,7 @@ class EvaluateSpec(Part):
 
 
 class ComputeSpec(Part):
-    """Where the work runs. ``device``, ``precision`` and ``compile`` can change bytes; the others cannot, and are in no
-    digest."""
+    """Where the work runs. ``executor`` and ``workers`` cannot change bytes, and are in no digest; the others can."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -186,6 +185,9 @@ class ComputeSpec(Part):
     compile: Literal["auto", "large", "always", "never"] = "auto"
     """Which work goes through torch.compile: what is large enough to win back the time that compiling takes, all of it,
     or none. auto: large, where torch.compile finds what it needs (a C++ compiler), else never."""
+    convolutions: Literal["auto", "direct", "winograd"] = "auto"
+    """How 3x3 convolutions are computed: torch's way, or by Winograd's filtering with a quarter of the multiplications,
+    for float32 on a CPU. auto: winograd there, where a C++ compiler is."""
     executor: Literal["auto", "inline", "ray"] = "auto"
     """auto: inline for one worker or where Ray is not installed, else a local Ray."""
     workers: Annotated[int, Field(ge=0, le=100_000)] = 1

@@ -50,7 +50,7 @@ def test_labels_of_a_compiled_ensemble_are_nearly_those_of_a_plain_one(pool):
         torch.testing.assert_close(ensemble(pool, x, average=average, compiled=True), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_compiled_runs_have_one_answer_of_their_own(teddy_cloud, reference, tmp_path):
+def test_compiled_runs_have_one_answer_of_their_own(teddy_cloud, tmp_path):
     """With a cold cache and a warm one, in one process and in Ray's two workers."""
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     first = teddy_cloud.results(tmp_path / "one", "compute.compile=always", **cache)
@@ -58,4 +58,5 @@ def test_compiled_runs_have_one_answer_of_their_own(teddy_cloud, reference, tmp_
         tmp_path / "two", "compute.compile=always", "compute.executor=ray", "compute.workers=2", **cache
     )
     assert warm["digests"] == first["digests"]
-    assert first["digests"]["images"] != reference.results["digests"]["images"]
+    plain = teddy_cloud.results(tmp_path / "one", "compute.compile=never", "compute.executor=inline")
+    assert plain["reused"] == {"stages": ["data", "base", "pool"], "units": []}  # though the bytes may well be equal

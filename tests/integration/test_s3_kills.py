@@ -139,9 +139,9 @@ def test_between_any_two_writes_of_a_run_the_store_is_sound(s3_uri, monkeypatch)
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(attempt, s3_uri, another_machine, tmp_path):
-    attempt(f"{s3_uri}/undisturbed", tmp_path / "undisturbed")
+    _, duration = attempt(f"{s3_uri}/undisturbed", tmp_path / "undisturbed")
     dice, cache, kills = random.Random(21), tmp_path / "cache", 0
-    while attempt(f"{s3_uri}/again", cache, seconds=dice.uniform(0.3, 1.2))[0] != 0:
+    while attempt(f"{s3_uri}/again", cache, seconds=duration * dice.uniform(0.2, 0.7))[0] != 0:
         kills += 1
         check(f"{s3_uri}/again")
         assert kills < 100

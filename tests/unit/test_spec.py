@@ -130,6 +130,7 @@ def other_value(field, value):
         "evaluate.controls": [],
         "compute.precision": "float32",
         "compute.compile": "always",
+        "compute.convolutions": "winograd",
         "compute.executor": "inline",
     }
     words = {"sgd": "adamw", "adamw": "sgd", "adam": "sgd", "pool": "base", "patches": "real", "logits": "probs"}

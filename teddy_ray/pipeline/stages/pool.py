@@ -59,7 +59,7 @@ def work(context: Context, task: Task) -> None:
     with threads(context.spec.base.threads):
         base = context.fresh_model(context.record("base", task.inputs["base"]))
         model = context.place(
-            models.prune(base.cpu(), real.size[0], ratio=pool.pruning_ratio, noise=pool.pruning_noise, seed=seed)
+            models.prune(base, real.size[0], ratio=pool.pruning_ratio, noise=pool.pruning_noise, seed=seed)
         )
         _finetune(context, task, model, seed)
         sample = permutation(len(real.train_labels), seed, "statistics")[: pool.statistics_images]

@@ -1,0 +1,214 @@
+"""3x3 convolutions by Winograd's F(4x4, 3x3): a quarter of the multiplications (Lavin and Gray, arXiv 1509.09308).
+
+    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A        4x4 pixels of the output, of 6x6 of the input, d, and a filter, g
+
+Summed over the channels of the input, ⊙ is 36 matrix products. For float32 on a CPU: its direct convolutions already
+run near the limit of their arithmetic, so that only less of it is faster. The gradient of the input is the same
+convolution with the filters turned; that of a filter is Gᵀ [ (Bᵀ d B) ⊙ (A ∂Y Aᵀ) ] G, which again is 36 products.
+
+    model = with_winograd(model)  # the same weights; convolutions that gain by it go this way from now on
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from teddy_ray.errors import WorldError
+from teddy_ray.method.compiling import compiler
+
+FILTER: Final = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+"""G, for the points 0, ±1, ±2 and infinity; winograd.cpp has A and B."""
+CHANNELS: Final = 8
+"""How many the transforms take at a time; convolutions whose channels are no multiples of it go the direct way."""
+LEAST_PIXELS: Final = 256
+"""Of a batch's maps: with fewer, transforming the filters costs more than is saved."""
+AT_ONCE: Final = 1 << 22
+"""Floats of transformed images held at a time: 16 MB, which caches hold. Four times more or less is no faster."""
+APART: Final = 16
+"""Floats between planes: one cache line, for planes that lie powers of two apart would share their lines' places."""
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A convolution that goes this way wherever it gains by it."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if not self._gains(x_BCHW):
+            return super().forward(x_BCHW)
+        y_BOHW: Tensor = convolution(x_BCHW, self.weight)
+        return y_BOHW if self.bias is None else y_BOHW + self.bias[:, None, None]
+
+    def _gains(self, x_BCHW: Tensor) -> bool:
+        batch, _, high, wide = x_BCHW.shape
+        fewer = 4 * high * wide >= 36 * _tiles(high) * _tiles(wide) // 2  # multiplications: half at least
+        return fewer and batch * high * wide >= LEAST_PIXELS and x_BCHW.dtype == torch.float32
+
+
+def with_winograd(model: nn.Module) -> nn.Module:
+    """``model``, of whose convolutions those that can are WinogradConv2d from now on."""
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and _can(layer):
+            layer.__class__ = WinogradConv2d
+    return model
+
+
+def _can(layer: nn.Conv2d) -> bool:
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.stride == layer.padding == layer.dilation == (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and all(count % CHANNELS == 0 and count > CHANNELS for count in (layer.in_channels, layer.out_channels))
+    )
+
+
+# Operators of torch's, so that torch.compile takes them as they are.
+@torch.library.custom_op("teddy::convolution", mutates_args=())
+def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
+    """``conv2d(x, weight, padding=1)``, float32 (B, O, H, W), channels last; its error some 1e-5 of y's deviation."""
+    batch, _, high, wide = x_BCHW.shape
+    filters_36CO = _filters(weight_OC33)
+    y_BHWO = x_BCHW.new_empty(batch, high, wide, len(weight_OC33))
+    for x_BHWC, y in zip(*_parts(_channels_last(x_BCHW), y_BHWO), strict=True):
+        products = _planes(y)
+        torch.bmm(_to_planes("input_to_planes", x_BHWC), filters_36CO, out=products)
+        _transform("planes_to_output", y, products)
+    return y_BHWO.permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("teddy::filter_gradient", mutates_args=())
+def filter_gradient(x_BCHW: Tensor, y_grad_BOHW: Tensor) -> Tensor:
+    """The gradient (O, C, 3, 3) of ``convolution``'s weight."""
+    channels, outputs = x_BCHW.shape[1], y_grad_BOHW.shape[1]
+    sums_36CO = x_BCHW.new_zeros(36, channels, outputs)
+    for x_BHWC, y_grad in zip(*_parts(_channels_last(x_BCHW), _channels_last(y_grad_BOHW)), strict=True):
+        of_x, of_y = _to_planes("input_to_planes", x_BHWC), _to_planes("gradient_to_planes", y_grad)
+        sums_36CO.baddbmm_(of_x.transpose(1, 2), of_y)
+    sums_9CO = _both_filters(x_BCHW).T @ sums_36CO.view(36, -1)
+    return sums_9CO.view(3, 3, channels, outputs).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+@convolution.register_fake
+def _(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
+    batch, _, high, wide = x_BCHW.shape
+    return x_BCHW.new_empty(batch, high, wide, len(weight_OC33)).permute(0, 3, 1, 2)
+
+
+@filter_gradient.register_fake
+def _(x_BCHW: Tensor, y_grad_BOHW: Tensor) -> Tensor:
+    return x_BCHW.new_empty(y_grad_BOHW.shape[1], 3, 3, x_BCHW.shape[1]).permute(0, 3, 1, 2)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001 - torch's names
+    x_BCHW, weight_OC33 = inputs
+    ctx.save_for_backward(x_BCHW if weight_OC33.requires_grad else None, weight_OC33)
+
+
+def _backward(ctx: Any, y_grad_BOHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    x_BCHW, weight_OC33 = ctx.saved_tensors
+    to_x, to_weight = ctx.needs_input_grad
+    return (
+        convolution(y_grad_BOHW, weight_OC33.flip(2, 3).transpose(0, 1)) if to_x else None,
+        filter_gradient(x_BCHW, y_grad_BOHW) if to_weight else None,
+    )
+
+
+convolution.register_autograd(_backward, setup_context=_keep)
+
+
+def _filters(weight_OC33: Tensor) -> Tensor:
+    """G g Gᵀ (36, C, O)."""
+    outputs, channels = weight_OC33.shape[:2]
+    return (_both_filters(weight_OC33) @ weight_OC33.permute(2, 3, 1, 0).reshape(9, -1)).view(36, channels, outputs)
+
+
+def _both_filters(like: Tensor) -> Tensor:
+    """G ⊗ G (36, 9): G · Gᵀ as one matrix."""
+    g = like.new_tensor(FILTER)
+    return torch.kron(g, g)
+
+
+def _channels_last(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.permute(0, 2, 3, 1).contiguous()
+
+
+def _parts(x_BHWC: Tensor, y_BHWO: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Both in parts of as many images as are transformed at once."""
+    _, high, wide, _ = x_BHWC.shape
+    image = 36 * _tiles(high) * _tiles(wide) * max(x_BHWC.shape[3], y_BHWO.shape[3])
+    count = max(1, AT_ONCE // image)
+    return x_BHWC.split(count), y_BHWO.split(count)
+
+
+def _planes(images_BHWC: Tensor) -> Tensor:
+    """Room for what images are transformed to (36, T, C), T = 4x4 tiles of all images."""
+    batch, high, wide, channels = images_BHWC.shape
+    tiles = batch * _tiles(high) * _tiles(wide)
+    plane = tiles * channels + APART
+    return images_BHWC.new_empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
+
+
+def _to_planes(transform: str, images_BHWC: Tensor) -> Tensor:
+    planes_36TC = _planes(images_BHWC)
+    _transform(transform, images_BHWC, planes_36TC)
+    return planes_36TC
+
+
+def _transform(transform: str, images_BHWC: Tensor, planes_36TC: Tensor) -> None:
+    """Carry out one of winograd.cpp's passes, split among as many threads as torch has."""
+    _, high, wide, channels = images_BHWC.shape
+    tiles, threads = planes_36TC.shape[1], torch.get_num_threads()
+    do: Callable[..., None] = getattr(_library(), transform)
+    where = images_BHWC.data_ptr(), planes_36TC.data_ptr(), planes_36TC.stride(0), high, wide, channels
+    if threads == 1:
+        do(*where, 0, tiles)
+        return
+    ends = [tiles * part // threads for part in range(threads + 1)]
+    # Calls through ctypes let go of the interpreter's lock.
+    list(_pool(threads).map(lambda first, last: do(*where, first, last), ends[:-1], ends[1:]))
+
+
+def _tiles(side: int) -> int:
+    return -(-side // 4)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="winograd")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """winograd.cpp, compiled for this very CPU in a second, by each process for itself: no other can have made it."""
+    native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
+    with tempfile.TemporaryDirectory(prefix="teddy-winograd-") as folder:
+        library = Path(folder) / "winograd.so"
+        source = Path(__file__).with_suffix(".cpp")
+        command = [compiler(), "-O3", native, "-shared", "-fPIC", "-o", str(library), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise WorldError(
+                f"{command[0]} cannot compile {source.name}, so set compute.convolutions=direct: {done.stderr.strip()}"
+            )
+        found = ctypes.CDLL(str(library))
+    for name in ("input_to_planes", "gradient_to_planes", "planes_to_output"):
+        function = getattr(found, name)
+        function.argtypes, function.restype = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 6, None
+    return found
