@@ -1,11 +1,22 @@
-// The transforms of Winograd's F(4x4, 3x3), which winograd.py compiles and explains: passes over memory, eight channels at
-// a time. Images are (B, H, W, C); what is transformed is 36 planes of (tiles, C), `plane` floats apart. Each works on tiles
-// from `first` to `last`. C is a multiple of eight. What lies outside an image is zero, and is not written.
+// Winograd's F(4x4, 3x3), which winograd.py compiles and explains. Images are (B, H, W, C), C a multiple of eight; what is
+// transformed is 36 planes of (tiles, C), `plane` floats apart. Each function works on tiles from `first` to `last`. What
+// lies outside an image is zero, and is not written.
 
 namespace {
 
 typedef float lanes __attribute__((vector_size(32), aligned(4), may_alias));
 constexpr long LANES = sizeof(lanes) / sizeof(float);
+
+// A product's sums of ROWS tiles by two registers stay in registers: AVX2 has 16 of them, AVX-512 and NEON 32.
+#ifdef __AVX512F__
+typedef float wide_lanes __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr long ROWS = 12;
+#else
+typedef lanes wide_lanes;
+constexpr long ROWS = 6;
+#endif
+constexpr long APART = 16;  // floats between planes: see winograd.py
+constexpr long WIDE = sizeof(wide_lanes) / sizeof(float), COLUMNS = 2 * WIDE;
 
 // Bᵀ d
 inline void input(const lanes d[6], lanes v[6]) {
@@ -78,24 +89,13 @@ void to_planes(const float *images, float *planes, long plane, long high, long w
         for (int j = 0; j < SIDE; j++) x[i][j] = pixels[i][j] ? *(const lanes *)(pixels[i][j] + c) : lanes{};
       both_sides<SIDE, 6, transform>(x, v);
       for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++) *(lanes *)(planes + (6 * i + j) * plane + tile * channels + c) = v[i][j];
+        for (int j = 0; j < 6; j++) *(lanes *)(planes + (6 * i + j) * plane + (tile - first) * channels + c) = v[i][j];
     }
   }
 }
 
-}  // namespace
-
-extern "C" {
-
-void input_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
-  to_planes<6, 1, input>(images, planes, plane, high, wide, channels, first, last);
-}
-
-void gradient_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
-  to_planes<4, 0, gradient>(images, planes, plane, high, wide, channels, first, last);
-}
-
-void planes_to_output(float *images, const float *planes, long plane, long high, long wide, long channels, long first, long last) {
+void to_images(float *images, const float *planes, long plane, long across, long high, long wide, long channels, long first,
+               long last) {
   const long rows = (high + 3) / 4, columns = (wide + 3) / 4;
   for (long tile = first; tile < last; tile++) {
     float *pixels[4][4];
@@ -103,12 +103,65 @@ void planes_to_output(float *images, const float *planes, long plane, long high,
     for (long c = 0; c < channels; c += LANES) {
       lanes m[6][6], y[4][4];
       for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++) m[i][j] = *(const lanes *)(planes + (6 * i + j) * plane + tile * channels + c);
+        for (int j = 0; j < 6; j++) m[i][j] = *(const lanes *)(planes + (6 * i + j) * plane + (tile - first) * across + c);
       both_sides<6, 4, output>(m, y);
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
           if (pixels[i][j]) *(lanes *)(pixels[i][j] + c) = y[i][j];
     }
+  }
+}
+
+// ROWS tiles (., channels) by COLUMNS filters (channels, COLUMNS).
+inline void product(const float *v, const float *u, float *m, long channels, long across) {
+  wide_lanes sums[ROWS][2] = {};
+  for (long c = 0; c < channels; c++, u += COLUMNS) {
+    const wide_lanes u0 = *(const wide_lanes *)u, u1 = *(const wide_lanes *)(u + WIDE);
+#pragma GCC unroll 16
+    for (long row = 0; row < ROWS; row++) {
+      sums[row][0] += v[row * channels + c] * u0;
+      sums[row][1] += v[row * channels + c] * u1;
+    }
+  }
+#pragma GCC unroll 16
+  for (long row = 0; row < ROWS; row++) {
+    *(wide_lanes *)(m + row * across) = sums[row][0];
+    *(wide_lanes *)(m + row * across + WIDE) = sums[row][1];
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+long rows() { return ROWS; }
+
+long columns() { return COLUMNS; }
+
+void input_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
+  to_planes<6, 1, input>(images, planes + first * channels, plane, high, wide, channels, first, last);
+}
+
+void gradient_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
+  to_planes<4, 0, gradient>(images, planes + first * channels, plane, high, wide, channels, first, last);
+}
+
+// `filters` are 36 of (across / COLUMNS, channels, COLUMNS), across = outputs up to a multiple of COLUMNS; `room` is for two
+// times 36 planes of `at_once` tiles, a multiple of ROWS: the transformed input, and the products.
+void convolve(const float *images, const float *filters, float *result, float *room, long at_once, long high, long wide, long channels,
+              long outputs, long first, long last) {
+  const long across = (outputs + COLUMNS - 1) / COLUMNS * COLUMNS;
+  const long in_plane = at_once * channels + APART, out_plane = at_once * across + APART;
+  float *const products = room + 36 * in_plane;
+  for (long start = first; start < last; start += at_once) {
+    const long end = start + at_once < last ? start + at_once : last;
+    to_planes<6, 1, input>(images, room, in_plane, high, wide, channels, start, end);
+    for (long plane = 0; plane < 36; plane++)
+      for (long column = 0; column < across; column += COLUMNS)
+        for (long row = 0; row < end - start; row += ROWS)
+          product(room + plane * in_plane + row * channels, filters + (plane * across + column) * channels,
+                  products + plane * out_plane + row * across + column, channels, across);
+    to_images(result, products, out_plane, across, high, wide, outputs, start, end);
   }
 }
 

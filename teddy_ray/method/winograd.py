@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from teddy_ray.errors import WorldError
 from teddy_ray.method.compiling import compiler
@@ -41,7 +42,7 @@ CHANNELS: Final = 8
 LEAST_PIXELS: Final = 256
 """Of a batch's maps: with fewer, transforming the filters costs more than is saved."""
 AT_ONCE: Final = 1 << 22
-"""Floats of transformed images held at a time: 16 MB, which caches hold. Four times more or less is no faster."""
+"""Floats of transformed images that filter_gradient holds: 16 MB. Four times more or less is no faster."""
 APART: Final = 16
 """Floats between planes: one cache line, for planes that lie powers of two apart would share their lines' places."""
 
@@ -83,13 +84,17 @@ def _can(layer: nn.Conv2d) -> bool:
 @torch.library.custom_op("teddy::convolution", mutates_args=())
 def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
     """``conv2d(x, weight, padding=1)``, float32 (B, O, H, W), channels last; its error some 1e-5 of y's deviation."""
-    batch, _, high, wide = x_BCHW.shape
-    filters_36CO = _filters(weight_OC33)
-    y_BHWO = x_BCHW.new_empty(batch, high, wide, len(weight_OC33))
-    for x_BHWC, y in zip(*_parts(_channels_last(x_BCHW), y_BHWO), strict=True):
-        products = _planes(y)
-        torch.bmm(_to_planes("input_to_planes", x_BHWC), filters_36CO, out=products)
-        _transform("planes_to_output", y, products)
+    batch, channels, high, wide = x_BCHW.shape
+    outputs = len(weight_OC33)
+    x_BHWC, y_BHWO = _channels_last(x_BCHW), x_BCHW.new_empty(batch, high, wide, outputs)
+    (filters, across), at_once = _filters(weight_OC33), _at_once(channels, outputs)
+    room = x_BCHW.new_empty(torch.get_num_threads(), 36 * (at_once * (channels + across) + 2 * APART))
+
+    def convolve(thread: int, first: int, last: int) -> None:
+        where = [tensor.data_ptr() for tensor in (x_BHWC, filters, y_BHWO, room[thread])]
+        _library().convolve(*where, at_once, high, wide, channels, outputs, first, last)
+
+    _share(batch * _tiles(high) * _tiles(wide), convolve)
     return y_BHWO.permute(0, 3, 1, 2)
 
 
@@ -133,10 +138,20 @@ def _backward(ctx: Any, y_grad_BOHW: Tensor) -> tuple[Tensor | None, Tensor | No
 convolution.register_autograd(_backward, setup_context=_keep)
 
 
-def _filters(weight_OC33: Tensor) -> Tensor:
-    """G g Gᵀ (36, C, O)."""
+def _filters(weight_OC33: Tensor) -> tuple[Tensor, int]:
+    """G g Gᵀ as winograd.cpp reads it (36, panels, C, columns), and what O is in whole panels."""
     outputs, channels = weight_OC33.shape[:2]
-    return (_both_filters(weight_OC33) @ weight_OC33.permute(2, 3, 1, 0).reshape(9, -1)).view(36, channels, outputs)
+    columns = _library().columns()
+    if rest := -outputs % columns:
+        weight_OC33 = pad(weight_OC33, (0, 0, 0, 0, 0, 0, 0, rest))
+    by_panel = weight_OC33.view(-1, columns, channels, 3, 3).permute(3, 4, 0, 2, 1).reshape(9, -1)
+    return _both_filters(weight_OC33) @ by_panel, outputs + rest
+
+
+def _at_once(channels: int, outputs: int) -> int:
+    """Tiles that a thread transforms before it multiplies: of a plane, half as large as the filters they meet there."""
+    rows: int = _library().rows()
+    return -(-channels * outputs // (channels + outputs) // 2 // rows) * rows
 
 
 def _both_filters(like: Tensor) -> Tensor:
@@ -157,32 +172,27 @@ def _parts(x_BHWC: Tensor, y_BHWO: Tensor) -> tuple[tuple[Tensor, ...], tuple[Te
     return x_BHWC.split(count), y_BHWO.split(count)
 
 
-def _planes(images_BHWC: Tensor) -> Tensor:
-    """Room for what images are transformed to (36, T, C), T = 4x4 tiles of all images."""
+def _to_planes(transform: str, images_BHWC: Tensor) -> Tensor:
+    """``images`` transformed (36, T, C), T = 4x4 tiles of all images."""
     batch, high, wide, channels = images_BHWC.shape
     tiles = batch * _tiles(high) * _tiles(wide)
     plane = tiles * channels + APART
-    return images_BHWC.new_empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
-
-
-def _to_planes(transform: str, images_BHWC: Tensor) -> Tensor:
-    planes_36TC = _planes(images_BHWC)
-    _transform(transform, images_BHWC, planes_36TC)
+    planes_36TC = images_BHWC.new_empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
+    do: Callable[..., None] = getattr(_library(), transform)
+    where = images_BHWC.data_ptr(), planes_36TC.data_ptr(), plane, high, wide, channels
+    _share(tiles, lambda _, first, last: do(*where, first, last))
     return planes_36TC
 
 
-def _transform(transform: str, images_BHWC: Tensor, planes_36TC: Tensor) -> None:
-    """Carry out one of winograd.cpp's passes, split among as many threads as torch has."""
-    _, high, wide, channels = images_BHWC.shape
-    tiles, threads = planes_36TC.shape[1], torch.get_num_threads()
-    do: Callable[..., None] = getattr(_library(), transform)
-    where = images_BHWC.data_ptr(), planes_36TC.data_ptr(), planes_36TC.stride(0), high, wide, channels
+def _share(tiles: int, do: Callable[[int, int, int], None]) -> None:
+    """``do(thread, first, last)`` by as many threads as torch has."""
+    threads = torch.get_num_threads()
     if threads == 1:
-        do(*where, 0, tiles)
+        do(0, 0, tiles)
         return
-    ends = [tiles * part // threads for part in range(threads + 1)]
+    ends = [tiles * thread // threads for thread in range(threads + 1)]
     # Calls through ctypes let go of the interpreter's lock.
-    list(_pool(threads).map(lambda first, last: do(*where, first, last), ends[:-1], ends[1:]))
+    list(_pool(threads).map(do, range(threads), ends[:-1], ends[1:]))
 
 
 def _tiles(side: int) -> int:
@@ -208,7 +218,7 @@ def _library() -> ctypes.CDLL:
                 f"{command[0]} cannot compile {source.name}, so set compute.convolutions=direct: {done.stderr.strip()}"
             )
         found = ctypes.CDLL(str(library))
-    for name in ("input_to_planes", "gradient_to_planes", "planes_to_output"):
+    for name, pointers, numbers in (("convolve", 4, 7), ("input_to_planes", 2, 6), ("gradient_to_planes", 2, 6)):
         function = getattr(found, name)
-        function.argtypes, function.restype = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 6, None
+        function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_long] * numbers, None
     return found
