@@ -75,7 +75,8 @@ def _measure(asked: argparse.Namespace) -> None:
     device = torch.device(asked.device)
     compiled = not asked.eager and can_compile(device)
     of = Asked(device=device, tiny=asked.tiny, compiled=compiled, float32=asked.float32)
-    here, command = machine(of.device), f"python benchmarks/bench.py --only {asked.only}"
+    here = machine(of.device)
+    command = " ".join([*here["limits"], f"python benchmarks/bench.py --only {asked.only}"])
     command += f" --device {asked.device}" * (asked.device != "cpu")
     command += " --eager" * asked.eager + " --float32" * asked.float32
     rows: list[Row] = []

@@ -31,6 +31,8 @@ FEATURES = (
     "sve",
 )
 """Of a CPU's flags, those that decide how fast its arithmetic is."""
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+"""Variables that keep torch from instructions which a CPU has: to see what one without them would do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ def cores() -> int:
 def machine(device: torch.device) -> dict[str, Any]:
     """The device with its features, and the versions that matter."""
     features = cpu_features()
+    limits = [f"{variable}={os.environ[variable]}" for variable in LIMITS if variable in os.environ]
     if device.type == "cuda":
         of = torch.cuda.get_device_properties(device)
         name, features = of.name, [f"sm_{of.major}{of.minor}", f"{of.total_memory >> 30} GiB"]
@@ -107,11 +110,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     else:
         name = cpu_name()
         best = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in features]
-        slug = "-".join(["cpu", *best[:1]]).replace("_", "-")
+        slug = "-".join(["cpu", *best[:1], *["limited"] * bool(limits)]).replace("_", "-")
     return {
         "device": name,
         "slug": slug,
         "features": features,
+        "limits": limits,
         "cores": cores(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -1,6 +1,6 @@
 """What this machine could do at best, and what a step asks of it: so that a share of the roofline is a number.
 
-    peaks = measured(device)                             # in this very run, at torch's present number of threads
+    peaks = measured(device, torch.bfloat16)             # in this very run, at torch's present number of threads
     work = asks("match", model, (100, 3, 64, 64), element=2)
     peaks.share(work, seconds, dtype=torch.bfloat16)     # 1.0: nothing on this machine is faster
 
@@ -19,8 +19,6 @@ import torch
 from measure import timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from teddy_ray.method.optimisation import has_bfloat16
 
 Step = Literal["look", "match", "train"]
 PASSES: Final[dict[Step, int]] = {"look": 1, "match": 2, "train": 3}
@@ -59,14 +57,11 @@ class Peaks:
         return rates | {"copy GB/s": round(self.copy / 1e9, 1)}
 
 
-def measured(device: torch.device, *, tiny: bool = False) -> Peaks:
-    """The best of a few products and copies each; float32 on a GPU in TF32, as its convolutions are by default.
-
-    No bfloat16 where it is emulated: one product of this side takes a minute on a core without its instructions.
-    """
+def measured(device: torch.device, dtype: torch.dtype, *, tiny: bool = False) -> Peaks:
+    """The best of a few products each in float32 and ``dtype``, and copies; float32 on a GPU in TF32, as its
+    convolutions are by default."""
     side = 256 if tiny else 8192 if device.type == "cuda" else 2048
-    dtypes = (torch.float32, torch.bfloat16) if has_bfloat16(device) else (torch.float32,)
-    rates = {_name(dtype): _matrix_product(side, dtype, device) for dtype in dtypes}
+    rates = {_name(of): _matrix_product(side, of, device) for of in dict.fromkeys((torch.float32, dtype))}
     return Peaks(rates, _copy((1 << 20) if tiny else (1 << 28), device))
 
 

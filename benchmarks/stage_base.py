@@ -42,7 +42,7 @@ def rows(asked: Asked) -> Iterator[Row]:
         ready = next(_batches(asked, images, batch, epoch=0))
         of_epoch = by_turns(whole, bare, repeats=repeats, device=asked.device)
         of_loops = by_turns(whole, squeeze, repeats=repeats, device=asked.device)
-        peaks = roofline.measured(asked.device, tiny=asked.tiny)
+        peaks = roofline.measured(asked.device, subjects.dtype(asked), tiny=asked.tiny)
     dtype = subjects.dtype(asked)
     work = roofline.asks("train", model, (batch, 3, SIZE, SIZE), element=dtype.itemsize)
     for row in _of_epoch(asked, of_epoch, of_loops, floor=steps * peaks.floor(work, dtype), batch=batch):

@@ -42,7 +42,8 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
     model = subjects.network(asked, size)
     ours = subjects.synthesis(asked, [model], batch=batch, size=size)
     theirs = subjects.recovery(asked, model, batch=batch, size=size)
-    before = roofline.measured(asked.device, tiny=asked.tiny)
+    dtype = subjects.dtype(asked)
+    before = roofline.measured(asked.device, dtype, tiny=asked.tiny)
     seconds = by_turns(
         _steps(ours, asked),
         _steps(theirs, asked),
@@ -51,7 +52,7 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
     )
     one, reference = (median(found) / _count(asked) for found in seconds)
     name = f"step, {_named(asked)}, {size}x{size}, batch {batch}, {threads_} thread{'s' * (threads_ > 1)}"
-    peaks, dtype = before.best(roofline.measured(asked.device, tiny=asked.tiny)), subjects.dtype(asked)
+    peaks = before.best(roofline.measured(asked.device, dtype, tiny=asked.tiny))
     work = roofline.asks("match", model, (batch, 3, size, size), element=dtype.itemsize)
     common: dict[str, Any] = {"part": "distill", "n": len(seconds.ours), "threads": threads_}
     facts = {"GFLOP": work.flops / 1e9, "least GB": work.bytes / 1e9, **peaks.facts(), "precision": str(dtype)}

@@ -43,7 +43,7 @@ def rows(asked: Asked) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder, threads(1):
         ours, theirs = _ours(asked, images, model, epochs), _theirs(asked, images, model, epochs, Path(folder))
         found = by_turns(ours, theirs, repeats=asked.size(7 if asked.cuda else 3, 2), device=asked.device)
-        peaks = roofline.measured(asked.device, tiny=asked.tiny)
+        peaks = roofline.measured(asked.device, subjects.dtype(asked), tiny=asked.tiny)
     mine, other = (epochs / median(part) for part in found)
     dtype = subjects.dtype(asked)
     work = roofline.asks("train", model, (count, 3, SIZE, SIZE), element=dtype.itemsize)

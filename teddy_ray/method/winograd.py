@@ -12,7 +12,6 @@ convolution with the filters turned; that of a filter is Gᵀ [ (Bᵀ d B) ⊙ (
 from __future__ import annotations
 
 import ctypes
-import platform
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -45,6 +44,9 @@ AT_ONCE: Final = 1 << 22
 """Floats of transformed images that filter_gradient holds: 16 MB. Four times more or less is no faster."""
 APART: Final = 16
 """Floats between planes: one cache line, for planes that lie powers of two apart would share their lines' places."""
+
+INSTRUCTIONS: Final = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx512f", "-mavx512vl", "-mfma")}
+"""The compiler's flags for those that torch uses here, which the variable ATEN_CPU_CAPABILITY may limit."""
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -206,12 +208,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """winograd.cpp, compiled for this very CPU in a second, by each process for itself: no other can have made it."""
-    native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
+    """winograd.cpp, compiled in a second, by each process for itself: no other can have made it."""
+    instructions = INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ())
     with tempfile.TemporaryDirectory(prefix="teddy-winograd-") as folder:
         library = Path(folder) / "winograd.so"
         source = Path(__file__).with_suffix(".cpp")
-        command = [compiler(), "-O3", native, "-shared", "-fPIC", "-o", str(library), str(source)]
+        command = [compiler(), "-O3", *instructions, "-shared", "-fPIC", "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise WorldError(
