@@ -32,11 +32,14 @@ def compiled(function: F) -> F:
     """``function`` compiled when it is first called with arguments of a new shape, which takes seconds to a minute."""
     import torch._dynamo.config
     import torch._inductor.config
+    import torch.compiler.config
 
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = GRAPHS
     # Graphs are compiled in this process: torch's own pool of processes would outlive a worker that is ended.
     torch._inductor.config.compile_threads = 1
+    # torch's cache does not tell the vectors of one CPU from those of another that shares it, and would write past ends.
+    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return cast(F, torch.compile(function, dynamic=False, fullgraph=True))
 
 

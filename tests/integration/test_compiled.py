@@ -1,5 +1,9 @@
 """torch.compile: nearly the same numbers, the same bytes whoever compiles, and one graph for a pool."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -60,3 +64,26 @@ def test_compiled_runs_have_one_answer_of_their_own(teddy_cloud, tmp_path):
     assert warm["digests"] == first["digests"]
     plain = teddy_cloud.results(tmp_path / "one", "compute.compile=never", "compute.executor=inline")
     assert plain["reused"] == {"stages": ["data", "base", "pool"], "units": []}  # though the bytes may well be equal
+
+
+def test_cpus_of_other_vectors_can_share_a_cache(tmp_path):
+    """What torch made for shorter vectors, run with longer ones, writes past the ends of tensors."""
+    program = """
+import torch
+from torch._dynamo.utils import counters
+from teddy_ray.method.compiling import compiled
+compiled(torch.nn.functional.silu)(torch.ones(1000))
+print(torch.backends.cpu.get_cpu_capability(), counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+    def run(capability):
+        variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "ATEN_CPU_CAPABILITY": capability}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | variables, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    found = [run(capability) for capability in ("default", "default", "")]
+    if found[0][0] == found[2][0]:
+        pytest.skip("this CPU has no vectors that torch could do without")
+    assert [hits for _, hits in found] == ["0", "1", "0"]
