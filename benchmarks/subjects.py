@@ -16,7 +16,7 @@ from teddy_ray import models
 from teddy_ray.method import views
 from teddy_ray.method.compiling import can_compile
 from teddy_ray.method.matching import Teacher, Weights
-from teddy_ray.method.optimisation import has_bfloat16, place
+from teddy_ray.method.optimisation import gains_by_winograd, has_bfloat16, place
 from teddy_ray.method.pixels import Pixels
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import LabelledViews, TrainingRecipe
@@ -52,7 +52,7 @@ def bfloat16(asked: Asked) -> bool:
 
 def winograd(asked: Asked) -> bool:
     """As the spec's convolutions = auto decides."""
-    return not (asked.cuda or bfloat16(asked)) and can_compile(asked.device)
+    return gains_by_winograd(asked.device, bfloat16=bfloat16(asked)) and can_compile(asked.device)
 
 
 def dtype(asked: Asked) -> torch.dtype:

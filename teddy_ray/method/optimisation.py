@@ -34,6 +34,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def gains_by_winograd(device: torch.device, *, bfloat16: bool) -> bool:
+    """Whether arithmetic is what bounds convolutions here: on a CPU, but in bfloat16 where AMX does it."""
+    return device.type == "cpu" and not (bfloat16 and torch.cpu._is_amx_tile_supported())
+
+
 def place(model: nn.Module, device: torch.device, *, winograd: bool = False) -> nn.Module:
     """The model on the device, in the memory order that its convolutions are fastest in, and with the convolutions
     that are: see method.winograd."""

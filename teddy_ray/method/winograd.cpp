@@ -1,11 +1,28 @@
 // Winograd's F(4x4, 3x3), which winograd.py compiles and explains. Images are (B, H, W, C), C a multiple of eight; what is
-// transformed is 36 planes of (tiles, C), `plane` floats apart. Each function works on tiles from `first` to `last`. What
-// lies outside an image is zero, and is not written.
+// transformed is 36 planes of floats (tiles, C), `plane` apart; templates work on tiles from `first` to `last`. What lies
+// outside an image is zero, and is not written. Threads are OpenMP's, as torch's are: others would find those still spinning.
 
 namespace {
 
 typedef float lanes __attribute__((vector_size(32), aligned(4), may_alias));
 constexpr long LANES = sizeof(lanes) / sizeof(float);
+
+// A bfloat16 is a float's upper half; rounded to the nearest, of two the even one.
+typedef float float32;
+typedef unsigned short bfloat16;
+typedef bfloat16 halves __attribute__((vector_size(16), aligned(2), may_alias));
+typedef unsigned bits __attribute__((vector_size(32)));
+
+inline lanes load(const float *x) { return *(const lanes *)x; }
+
+inline lanes load(const bfloat16 *x) { return (lanes)(__builtin_convertvector(*(const halves *)x, bits) << 16); }
+
+inline void store(float *x, lanes value) { *(lanes *)x = value; }
+
+inline void store(bfloat16 *x, lanes value) {
+  const bits whole = (bits)value;
+  *(halves *)x = __builtin_convertvector((whole + 0x7fff + (whole >> 16 & 1)) >> 16, halves);
+}
 
 // A product's sums of ROWS tiles by two registers stay in registers: AVX2 has 16 of them, AVX-512 and NEON 32.
 #ifdef __AVX512F__
@@ -67,8 +84,8 @@ inline void both_sides(const lanes x[IN][IN], lanes y[OUT][OUT]) {
 }
 
 // Where the pixels of a square of SIDE by SIDE are in `images`, or null outside of them.
-template <int SIDE, typename Float>
-inline void square(Float *images, Float *pixels[SIDE][SIDE], long image, long top, long left, long high, long wide, long channels) {
+template <int SIDE, typename Pixel>
+inline void square(Pixel *images, Pixel *pixels[SIDE][SIDE], long image, long top, long left, long high, long wide, long channels) {
   for (long i = 0; i < SIDE; i++)
     for (long j = 0; j < SIDE; j++) {
       const bool inside = top + i >= 0 && top + i < high && left + j >= 0 && left + j < wide;
@@ -76,17 +93,17 @@ inline void square(Float *images, Float *pixels[SIDE][SIDE], long image, long to
     }
 }
 
-template <int SIDE, long MARGIN, void (*transform)(const lanes *, lanes *)>
-void to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
+template <int SIDE, long MARGIN, void (*transform)(const lanes *, lanes *), typename Pixel>
+void to_planes(const Pixel *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
   const long rows = (high + 3) / 4, columns = (wide + 3) / 4;
   for (long tile = first; tile < last; tile++) {
-    const float *pixels[SIDE][SIDE];
+    const Pixel *pixels[SIDE][SIDE];
     const long row = tile / columns % rows, column = tile % columns;
     square<SIDE>(images, pixels, tile / columns / rows, 4 * row - MARGIN, 4 * column - MARGIN, high, wide, channels);
     for (long c = 0; c < channels; c += LANES) {
       lanes x[SIDE][SIDE], v[6][6];
       for (int i = 0; i < SIDE; i++)
-        for (int j = 0; j < SIDE; j++) x[i][j] = pixels[i][j] ? *(const lanes *)(pixels[i][j] + c) : lanes{};
+        for (int j = 0; j < SIDE; j++) x[i][j] = pixels[i][j] ? load(pixels[i][j] + c) : lanes{};
       both_sides<SIDE, 6, transform>(x, v);
       for (int i = 0; i < 6; i++)
         for (int j = 0; j < 6; j++) *(lanes *)(planes + (6 * i + j) * plane + (tile - first) * channels + c) = v[i][j];
@@ -94,11 +111,12 @@ void to_planes(const float *images, float *planes, long plane, long high, long w
   }
 }
 
-void to_images(float *images, const float *planes, long plane, long across, long high, long wide, long channels, long first,
+template <typename Pixel>
+void to_images(Pixel *images, const float *planes, long plane, long across, long high, long wide, long channels, long first,
                long last) {
   const long rows = (high + 3) / 4, columns = (wide + 3) / 4;
   for (long tile = first; tile < last; tile++) {
-    float *pixels[4][4];
+    Pixel *pixels[4][4];
     square<4>(images, pixels, tile / columns / rows, tile / columns % rows * 4, tile % columns * 4, high, wide, channels);
     for (long c = 0; c < channels; c += LANES) {
       lanes m[6][6], y[4][4];
@@ -107,7 +125,7 @@ void to_images(float *images, const float *planes, long plane, long across, long
       both_sides<6, 4, output>(m, y);
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
-          if (pixels[i][j]) *(lanes *)(pixels[i][j] + c) = y[i][j];
+          if (pixels[i][j]) store(pixels[i][j] + c, y[i][j]);
     }
   }
 }
@@ -130,7 +148,58 @@ inline void product(const float *v, const float *u, float *m, long channels, lon
   }
 }
 
+template <typename Work>
+void share(long batch, long high, long wide, long threads, Work work) {
+  const long tiles = batch * ((high + 3) / 4) * ((wide + 3) / 4);
+#pragma omp parallel for num_threads(threads)
+  for (long thread = 0; thread < threads; thread++) work(thread, tiles * thread / threads, tiles * (thread + 1) / threads);
+}
+
+// `filters` are 36 of (across / COLUMNS, channels, COLUMNS), across = outputs up to a multiple of COLUMNS; each thread's part of
+// `room`, `each` floats, is for two times 36 planes of `at_once` tiles, a multiple of ROWS: transformed input, and products.
+template <typename Pixel>
+void convolve_images(const Pixel *images, const float *filters, Pixel *result, float *room, long each, long at_once, long batch,
+                     long high, long wide, long channels, long outputs, long threads) {
+  const long across = (outputs + COLUMNS - 1) / COLUMNS * COLUMNS;
+  const long in_plane = at_once * channels + APART, out_plane = at_once * across + APART;
+  share(batch, high, wide, threads, [=](long thread, long first, long last) {
+    float *const transformed = room + thread * each, *const products = transformed + 36 * in_plane;
+    for (long start = first; start < last; start += at_once) {
+      const long end = start + at_once < last ? start + at_once : last;
+      to_planes<6, 1, input>(images, transformed, in_plane, high, wide, channels, start, end);
+      for (long plane = 0; plane < 36; plane++)
+        for (long column = 0; column < across; column += COLUMNS)
+          for (long row = 0; row < end - start; row += ROWS)
+            product(transformed + plane * in_plane + row * channels, filters + (plane * across + column) * channels,
+                    products + plane * out_plane + row * across + column, channels, across);
+      to_images(result, products, out_plane, across, high, wide, outputs, start, end);
+    }
+  });
+}
+
+template <int SIDE, long MARGIN, void (*transform)(const lanes *, lanes *), typename Pixel>
+void all_to_planes(const Pixel *images, float *planes, long plane, long batch, long high, long wide, long channels, long threads) {
+  share(batch, high, wide, threads, [=](long, long first, long last) {
+    to_planes<SIDE, MARGIN, transform>(images, planes + first * channels, plane, high, wide, channels, first, last);
+  });
+}
+
 }  // namespace
+
+// What Python calls, for images of each type.
+#define FOR_IMAGES_OF(Pixel)                                                                                                   \
+  void convolve_##Pixel(const Pixel *images, const float *filters, Pixel *result, float *room, long each, long at_once,       \
+                        long batch, long high, long wide, long channels, long outputs, long threads) {                         \
+    convolve_images(images, filters, result, room, each, at_once, batch, high, wide, channels, outputs, threads);              \
+  }                                                                                                                            \
+  void input_to_planes_##Pixel(const Pixel *images, float *planes, long plane, long batch, long high, long wide,               \
+                               long channels, long threads) {                                                                  \
+    all_to_planes<6, 1, input>(images, planes, plane, batch, high, wide, channels, threads);                                   \
+  }                                                                                                                            \
+  void gradient_to_planes_##Pixel(const Pixel *images, float *planes, long plane, long batch, long high, long wide,            \
+                                  long channels, long threads) {                                                               \
+    all_to_planes<4, 0, gradient>(images, planes, plane, batch, high, wide, channels, threads);                                \
+  }
 
 extern "C" {
 
@@ -138,31 +207,7 @@ long rows() { return ROWS; }
 
 long columns() { return COLUMNS; }
 
-void input_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
-  to_planes<6, 1, input>(images, planes + first * channels, plane, high, wide, channels, first, last);
-}
-
-void gradient_to_planes(const float *images, float *planes, long plane, long high, long wide, long channels, long first, long last) {
-  to_planes<4, 0, gradient>(images, planes + first * channels, plane, high, wide, channels, first, last);
-}
-
-// `filters` are 36 of (across / COLUMNS, channels, COLUMNS), across = outputs up to a multiple of COLUMNS; `room` is for two
-// times 36 planes of `at_once` tiles, a multiple of ROWS: the transformed input, and the products.
-void convolve(const float *images, const float *filters, float *result, float *room, long at_once, long high, long wide, long channels,
-              long outputs, long first, long last) {
-  const long across = (outputs + COLUMNS - 1) / COLUMNS * COLUMNS;
-  const long in_plane = at_once * channels + APART, out_plane = at_once * across + APART;
-  float *const products = room + 36 * in_plane;
-  for (long start = first; start < last; start += at_once) {
-    const long end = start + at_once < last ? start + at_once : last;
-    to_planes<6, 1, input>(images, room, in_plane, high, wide, channels, start, end);
-    for (long plane = 0; plane < 36; plane++)
-      for (long column = 0; column < across; column += COLUMNS)
-        for (long row = 0; row < end - start; row += ROWS)
-          product(room + plane * in_plane + row * channels, filters + (plane * across + column) * channels,
-                  products + plane * out_plane + row * across + column, channels, across);
-    to_images(result, products, out_plane, across, high, wide, outputs, start, end);
-  }
-}
+FOR_IMAGES_OF(float32)
+FOR_IMAGES_OF(bfloat16)
 
 }  // extern "C"

@@ -2,7 +2,7 @@
 
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A        4x4 pixels of the output, of 6x6 of the input, d, and a filter, g
 
-Summed over the channels of the input, ⊙ is 36 matrix products. For float32 on a CPU: its direct convolutions already
+Summed over the channels of the input, ⊙ is 36 matrix products. For CPUs without AMX: their direct convolutions already
 run near the limit of their arithmetic, so that only less of it is faster. The gradient of the input is the same
 convolution with the filters turned; that of a filter is Gᵀ [ (Bᵀ d B) ⊙ (A ∂Y Aᵀ) ] G, which again is 36 products.
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -45,23 +45,30 @@ AT_ONCE: Final = 1 << 22
 APART: Final = 16
 """Floats between planes: one cache line, for planes that lie powers of two apart would share their lines' places."""
 
+IMAGES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""What images may be of, and winograd.cpp's names for it."""
 INSTRUCTIONS: Final = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx512f", "-mavx512vl", "-mfma")}
 """The compiler's flags for those that torch uses here, which the variable ATEN_CPU_CAPABILITY may limit."""
+
+OPENMP: Final = () if sys.platform == "darwin" else ("-fopenmp",)
+"""Where a compiler has none, as macOS's, a convolution takes one thread."""
 
 
 class WinogradConv2d(nn.Conv2d):
     """A convolution that goes this way wherever it gains by it."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            x_BCHW = x_BCHW.to(torch.get_autocast_dtype("cpu"))
         if not self._gains(x_BCHW):
             return super().forward(x_BCHW)
         y_BOHW: Tensor = convolution(x_BCHW, self.weight)
-        return y_BOHW if self.bias is None else y_BOHW + self.bias[:, None, None]
+        return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
     def _gains(self, x_BCHW: Tensor) -> bool:
         batch, _, high, wide = x_BCHW.shape
         fewer = 4 * high * wide >= 36 * _tiles(high) * _tiles(wide) // 2  # multiplications: half at least
-        return fewer and batch * high * wide >= LEAST_PIXELS and x_BCHW.dtype == torch.float32
+        return fewer and batch * high * wide >= LEAST_PIXELS and x_BCHW.dtype in IMAGES
 
 
 def with_winograd(model: nn.Module) -> nn.Module:
@@ -85,18 +92,16 @@ def _can(layer: nn.Conv2d) -> bool:
 # Operators of torch's, so that torch.compile takes them as they are.
 @torch.library.custom_op("teddy::convolution", mutates_args=())
 def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
-    """``conv2d(x, weight, padding=1)``, float32 (B, O, H, W), channels last; its error some 1e-5 of y's deviation."""
+    """``conv2d(x, weight, padding=1)``, (B, O, H, W) of x's type, channels last; in float32, off by some 1e-5 of y's
+    deviation, and in bfloat16 by its rounding of x and y: weights and sums are float32 in both."""
     batch, channels, high, wide = x_BCHW.shape
     outputs = len(weight_OC33)
     x_BHWC, y_BHWO = _channels_last(x_BCHW), x_BCHW.new_empty(batch, high, wide, outputs)
     (filters, across), at_once = _filters(weight_OC33), _at_once(channels, outputs)
-    room = x_BCHW.new_empty(torch.get_num_threads(), 36 * (at_once * (channels + across) + 2 * APART))
-
-    def convolve(thread: int, first: int, last: int) -> None:
-        where = [tensor.data_ptr() for tensor in (x_BHWC, filters, y_BHWO, room[thread])]
-        _library().convolve(*where, at_once, high, wide, channels, outputs, first, last)
-
-    _share(batch * _tiles(high) * _tiles(wide), convolve)
+    threads, each = torch.get_num_threads(), 36 * (at_once * (channels + across) + 2 * APART)
+    room = torch.empty(threads, each)
+    where = (tensor.data_ptr() for tensor in (x_BHWC, filters, y_BHWO, room))
+    _for_images("convolve", x_BHWC)(*where, each, at_once, batch, high, wide, channels, outputs, threads)
     return y_BHWO.permute(0, 3, 1, 2)
 
 
@@ -104,11 +109,13 @@ def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
 def filter_gradient(x_BCHW: Tensor, y_grad_BOHW: Tensor) -> Tensor:
     """The gradient (O, C, 3, 3) of ``convolution``'s weight."""
     channels, outputs = x_BCHW.shape[1], y_grad_BOHW.shape[1]
-    sums_36CO = x_BCHW.new_zeros(36, channels, outputs)
+    sums_36CO = torch.zeros(36, channels, outputs)
     for x_BHWC, y_grad in zip(*_parts(_channels_last(x_BCHW), _channels_last(y_grad_BOHW)), strict=True):
         of_x, of_y = _to_planes("input_to_planes", x_BHWC), _to_planes("gradient_to_planes", y_grad)
-        sums_36CO.baddbmm_(of_x.transpose(1, 2), of_y)
-    sums_9CO = _both_filters(x_BCHW).T @ sums_36CO.view(36, -1)
+        with _in_float32():
+            sums_36CO.baddbmm_(of_x.transpose(1, 2), of_y)
+    with _in_float32():
+        sums_9CO = _both_filters().T @ sums_36CO.view(36, -1)
     return sums_9CO.view(3, 3, channels, outputs).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -120,7 +127,7 @@ def _(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
 
 @filter_gradient.register_fake
 def _(x_BCHW: Tensor, y_grad_BOHW: Tensor) -> Tensor:
-    return x_BCHW.new_empty(y_grad_BOHW.shape[1], 3, 3, x_BCHW.shape[1]).permute(0, 3, 1, 2)
+    return x_BCHW.new_empty(y_grad_BOHW.shape[1], 3, 3, x_BCHW.shape[1], dtype=torch.float32).permute(0, 3, 1, 2)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001 - torch's names
@@ -147,7 +154,8 @@ def _filters(weight_OC33: Tensor) -> tuple[Tensor, int]:
     if rest := -outputs % columns:
         weight_OC33 = pad(weight_OC33, (0, 0, 0, 0, 0, 0, 0, rest))
     by_panel = weight_OC33.view(-1, columns, channels, 3, 3).permute(3, 4, 0, 2, 1).reshape(9, -1)
-    return _both_filters(weight_OC33) @ by_panel, outputs + rest
+    with _in_float32():
+        return _both_filters() @ by_panel, outputs + rest
 
 
 def _at_once(channels: int, outputs: int) -> int:
@@ -156,9 +164,14 @@ def _at_once(channels: int, outputs: int) -> int:
     return -(-channels * outputs // (channels + outputs) // 2 // rows) * rows
 
 
-def _both_filters(like: Tensor) -> Tensor:
+def _in_float32() -> torch.autocast:
+    """Products here are, whatever autocast is on around the convolution."""
+    return torch.autocast("cpu", enabled=False)
+
+
+def _both_filters() -> Tensor:
     """G ⊗ G (36, 9): G · Gᵀ as one matrix."""
-    g = like.new_tensor(FILTER)
+    g = torch.tensor(FILTER)
     return torch.kron(g, g)
 
 
@@ -179,31 +192,20 @@ def _to_planes(transform: str, images_BHWC: Tensor) -> Tensor:
     batch, high, wide, channels = images_BHWC.shape
     tiles = batch * _tiles(high) * _tiles(wide)
     plane = tiles * channels + APART
-    planes_36TC = images_BHWC.new_empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
-    do: Callable[..., None] = getattr(_library(), transform)
-    where = images_BHWC.data_ptr(), planes_36TC.data_ptr(), plane, high, wide, channels
-    _share(tiles, lambda _, first, last: do(*where, first, last))
+    planes_36TC = torch.empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
+    where = images_BHWC.data_ptr(), planes_36TC.data_ptr()
+    _for_images(transform, images_BHWC)(*where, plane, batch, high, wide, channels, torch.get_num_threads())
     return planes_36TC
 
 
-def _share(tiles: int, do: Callable[[int, int, int], None]) -> None:
-    """``do(thread, first, last)`` by as many threads as torch has."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        do(0, 0, tiles)
-        return
-    ends = [tiles * thread // threads for thread in range(threads + 1)]
-    # Calls through ctypes let go of the interpreter's lock.
-    list(_pool(threads).map(do, range(threads), ends[:-1], ends[1:]))
+def _for_images(function: str, images: Tensor) -> Callable[..., None]:
+    """winograd.cpp's function for images of this type."""
+    found: Callable[..., None] = getattr(_library(), f"{function}_{IMAGES[images.dtype]}")
+    return found
 
 
 def _tiles(side: int) -> int:
     return -(-side // 4)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="winograd")
 
 
 @cache
@@ -213,14 +215,15 @@ def _library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="teddy-winograd-") as folder:
         library = Path(folder) / "winograd.so"
         source = Path(__file__).with_suffix(".cpp")
-        command = [compiler(), "-O3", *instructions, "-shared", "-fPIC", "-o", str(library), str(source)]
+        command = [compiler(), "-O3", *instructions, *OPENMP, "-shared", "-fPIC", "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise WorldError(
                 f"{command[0]} cannot compile {source.name}, so set compute.convolutions=direct: {done.stderr.strip()}"
             )
         found = ctypes.CDLL(str(library))
-    for name, pointers, numbers in (("convolve", 4, 7), ("input_to_planes", 2, 6), ("gradient_to_planes", 2, 6)):
-        function = getattr(found, name)
-        function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_long] * numbers, None
+    for name, pointers, numbers in (("convolve", 4, 8), ("input_to_planes", 2, 6), ("gradient_to_planes", 2, 6)):
+        for kind in IMAGES.values():
+            function = getattr(found, f"{name}_{kind}")
+            function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_long] * numbers, None
     return found

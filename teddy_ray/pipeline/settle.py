@@ -12,7 +12,7 @@ import torch
 
 from teddy_ray.errors import UserError
 from teddy_ray.method.compiling import can_compile
-from teddy_ray.method.optimisation import has_bfloat16
+from teddy_ray.method.optimisation import gains_by_winograd, has_bfloat16
 from teddy_ray.spec import ComputeSpec, Spec
 
 _COMPILING = (
@@ -60,15 +60,14 @@ def convolutions_on(
     device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"], asked: ComputeSpec
 ) -> Literal["direct", "winograd"]:
     """How a run's convolutions go on this machine's ``device``. Raises UserError for a way that it lacks."""
-    possible = device == "cpu" and precision == "float32"
-    able = possible and can_compile(torch.device(device))
+    on = torch.device(device)
+    able = device == "cpu" and can_compile(on)
     if asked.convolutions == "auto":
-        return "winograd" if able else "direct"
+        return "winograd" if able and gains_by_winograd(on, bfloat16=precision == "bfloat16") else "direct"
     if asked.convolutions == "winograd" and not able:
-        lacks = f"it needs {_COMPILING}" if possible else f"this run has {precision} on {device}"
+        lacks = f"it needs {_COMPILING}" if device == "cpu" else "this run is on a GPU"
         raise UserError(
-            f"compute.convolutions = 'winograd' is for float32 on a CPU, and {lacks}: set compute.convolutions=direct,"
-            " or auto"
+            f"compute.convolutions = 'winograd' is for a CPU, and {lacks}: set compute.convolutions=direct, or auto"
         )
     return asked.convolutions
 

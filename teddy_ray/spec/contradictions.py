@@ -105,9 +105,8 @@ def _refuse_twice(name: str, values: tuple[object, ...]) -> None:
 
 def _refuse_compute(spec: Spec) -> None:
     compute = spec.compute
-    if compute.convolutions == "winograd" and (compute.device == "cuda" or compute.precision == "bfloat16"):
-        other = "device = 'cuda'" if compute.device == "cuda" else "precision = 'bfloat16'"
+    if compute.convolutions == "winograd" and compute.device == "cuda":
         raise UserError(
-            f"compute.convolutions = 'winograd' is for float32 on a CPU, and compute.{other}: set"
+            "compute.convolutions = 'winograd' is for a CPU, and compute.device = 'cuda': set"
             " compute.convolutions=direct, or auto"
         )

@@ -58,6 +58,21 @@ def test_it_is_conv2d_in_every_direction(side, memory):
 
 
 @needs_compiler
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_of_bfloat16_images_only_they_are_rounded(memory):
+    """As under autocast: what comes in and goes out; weights, sums and the weights' gradient are float32."""
+    direct, fast = layer(), with_winograd(nn.Sequential(layer()))
+    x, y_grad = (numbers(9, count, 13, 14, seed=count).to(torch.bfloat16) for count in (16, 24))
+    x, y_grad = x.to(memory_format=memory), y_grad.to(memory_format=memory)
+    exact = graded(direct.double(), x.double(), y_grad)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, *gradients = graded(fast, x.float(), y_grad)
+    assert [found.dtype for found in (y, *gradients)] == [torch.bfloat16, *[torch.float32] * 3]
+    for found, expected, limit in zip([y, *gradients], exact, [2e-2, 2e-2, 1e-4, 2e-2], strict=True):
+        assert (found - expected).abs().max() < limit * expected.std()
+
+
+@needs_compiler
 @pytest.mark.parametrize(("count", "at_once"), [(3, winograd.AT_ONCE), (1, 1), (2, 1)])
 def test_threads_and_parts_of_a_batch_do_not_matter(count, at_once, monkeypatch):
     """Parts of an image each, and tiles that no number of threads divides."""
@@ -106,7 +121,7 @@ def test_other_convolutions_stay_as_they_are(options):
     [
         ((8, 16, 2, 2), torch.float32),  # a tile of 4x4 for four pixels
         ((1, 16, 8, 8), torch.float32),  # few pixels for the filters' own transform
-        ((64, 16, 16, 16), torch.bfloat16),
+        ((64, 16, 16, 16), torch.float64),
     ],
 )
 def test_what_gains_nothing_goes_the_direct_way(shape, dtype, monkeypatch):
@@ -135,10 +150,15 @@ def test_a_run_takes_it_where_it_is_faster(monkeypatch, tmp_path):
         return settle(resolve("teddy", {}, {f"compute.{name}": value for name, value in compute.items()})).compute
 
     assert convolutions(device="cpu", precision="float32").convolutions == "winograd"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert convolutions(device="cpu", precision="bfloat16").convolutions == "winograd"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert convolutions(device="cpu", precision="bfloat16").convolutions == "direct"
+    assert convolutions(device="cpu", precision="bfloat16", convolutions="winograd").convolutions == "winograd"
+    assert convolutions(device="cpu", precision="float32").convolutions == "winograd"
     assert convolutions(device="cpu", precision="float32", convolutions="direct").convolutions == "direct"
-    with pytest.raises(UserError, match=r"winograd' is for float32 on a CPU, and compute.precision = 'bfloat16'"):
-        convolutions(precision="bfloat16", convolutions="winograd")
+    with pytest.raises(UserError, match=r"winograd' is for a CPU, and compute.device = 'cuda'"):
+        convolutions(device="cuda", convolutions="winograd")
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     assert convolutions(device="cpu", precision="float32").convolutions == "direct"
     with pytest.raises(UserError, match=r"it needs a C\+\+ compiler"):
