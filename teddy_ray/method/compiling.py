@@ -38,7 +38,7 @@ def compiled(function: F) -> F:
     torch._dynamo.config.accumulated_recompile_limit = GRAPHS
     # Graphs are compiled in this process: torch's own pool of processes would outlive a worker that is ended.
     torch._inductor.config.compile_threads = 1
-    # torch's cache does not tell the vectors of one CPU from those of another that shares it, and would write past ends.
+    # torch's cache does not tell one CPU's vectors from another's that shares it, and would write past tensors' ends.
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return cast(F, torch.compile(function, dynamic=False, fullgraph=True))
 
