@@ -38,8 +38,6 @@ FILTER: Final = (
 """G, for the points 0, ±1, ±2 and infinity; winograd.cpp has A and B."""
 CHANNELS: Final = 8
 """How many the transforms take at a time; convolutions whose channels are no multiples of it go the direct way."""
-LEAST_PIXELS: Final = 256
-"""Of a batch's maps: with fewer, transforming the filters costs more than is saved."""
 AT_ONCE: Final = 1 << 22
 """Floats of transformed images that filter_gradient holds: 16 MB. Four times more or less is no faster."""
 APART: Final = 16
@@ -66,9 +64,10 @@ class WinogradConv2d(nn.Conv2d):
         return y_BOHW if self.bias is None else y_BOHW + self.bias.to(y_BOHW.dtype)[:, None, None]
 
     def _gains(self, x_BCHW: Tensor) -> bool:
-        batch, _, high, wide = x_BCHW.shape
-        fewer = 4 * high * wide >= 36 * _tiles(high) * _tiles(wide) // 2  # multiplications: half at least
-        return fewer and batch * high * wide >= LEAST_PIXELS and x_BCHW.dtype in IMAGES
+        """By at least half the multiplications; how many images there are does not matter, or an image's own answer
+        would depend on those beside it."""
+        high, wide = x_BCHW.shape[2:]
+        return 4 * high * wide >= 36 * _tiles(high) * _tiles(wide) // 2 and x_BCHW.dtype in IMAGES
 
 
 def with_winograd(model: nn.Module) -> nn.Module:
