@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from teddy_ray.method import views
 from teddy_ray.method.labels import ensemble
 from teddy_ray.method.optimisation import precision, threads
+from teddy_ray.method.statistics import frozen
 from teddy_ray.store import labels as label_files
 from teddy_ray.store.labels import Views
 
@@ -35,7 +36,7 @@ def rows(asked: Asked) -> Iterator[Row]:
     size, count, count_of_views = 64, asked.size(100, 6), asked.size(20 if asked.cuda else 1, 2)
     pool = [subjects.network(asked, size, seed=seed) for seed in range(POOL)]
     images = subjects.pictures(count, size)
-    ours, theirs = [subjects.placed(model, asked).eval() for model in pool], [deepcopy(model).eval() for model in pool]
+    ours, theirs = [frozen(subjects.placed(model, asked)) for model in pool], [deepcopy(model).eval() for model in pool]
     decoded, looks = reference.decoded(images), count * count_of_views
     with tempfile.TemporaryDirectory() as folder, threads(1):
         new = _fresh(Path(folder))

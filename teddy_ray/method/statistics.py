@@ -39,15 +39,43 @@ def batch_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     return mean, square - mean.square()
 
 
-class _WatchedNorm(nn.BatchNorm2d):
-    """BatchNorm in evaluation mode that keeps the statistics of what it is given."""
+class FrozenNorm(nn.BatchNorm2d):
+    """BatchNorm of a frozen model: y = a x + b, with a and b at hand. Compiled, torch's own finds a's root anew for
+    every element, which on a CPU takes as long as all else that it does."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return _normalise(x_BCHW, self.scale, self.shift)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """``model``, in evaluation mode from now on."""
+    for layer in layers(model.eval().requires_grad_(False)):
+        scale = layer.weight * (_present(layer.running_var) + layer.eps).rsqrt()
+        layer.register_buffer("scale", scale, persistent=False)
+        layer.register_buffer("shift", layer.bias - _present(layer.running_mean) * scale, persistent=False)
+        layer.__class__ = FrozenNorm
+    return model
+
+
+def _normalise(x_BCHW: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """a x + b, in x's own type."""
+    if torch.compiler.is_compiling():
+        return (x_BCHW * scale[:, None, None] + shift[:, None, None]).to(x_BCHW.dtype)
+    # That would make wide copies of x; BatchNorm's own kernel makes none, and subtracts no mean from a variance of one.
+    mean, variance = torch.zeros_like(shift), torch.ones_like(scale)
+    return functional.batch_norm(x_BCHW, mean, variance, scale, shift, eps=0.0)
+
+
+class _WatchedNorm(FrozenNorm):
+    """That keeps the statistics of what it is given."""
 
     seen: tuple[Tensor, Tensor]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW, *statistics = _WatchedNormalisation.apply(
-            x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, self.eps
-        )
+        y_BCHW, *statistics = _WatchedNormalisation.apply(x_BCHW, self.scale, self.shift)
         self.seen = tuple(statistics)
         return y_BCHW  # type: ignore[no-any-return]
 
@@ -60,12 +88,10 @@ class _WatchedNormalisation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
-        remembered_mean, remembered_variance, weight, bias, eps = layer
-        y_BCHW = functional.batch_norm(x_BCHW, remembered_mean, remembered_variance, weight, bias, eps=eps)
+    def forward(ctx: Any, x_BCHW: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = batch_statistics(x_BCHW)
-        ctx.save_for_backward(x_BCHW, mean, weight * (remembered_variance + eps).rsqrt())
-        return y_BCHW, mean, variance
+        ctx.save_for_backward(x_BCHW, mean, scale)
+        return _normalise(x_BCHW, scale, shift), mean, variance
 
     @staticmethod
     def backward(ctx: Any, y_grad: Tensor, mean_grad: Tensor, variance_grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -74,7 +100,7 @@ class _WatchedNormalisation(torch.autograd.Function):
         slope = 2.0 * variance_grad / count
         offset = mean_grad / count - slope * mean
         offset, slope, scale = (factor.view(1, -1, 1, 1).to(x_BCHW.dtype) for factor in (offset, slope, scale))
-        return torch.addcmul(torch.addcmul(offset, x_BCHW, slope), y_grad, scale), None, None, None, None, None
+        return torch.addcmul(torch.addcmul(offset, x_BCHW, slope), y_grad, scale), None, None
 
 
 def head(model: nn.Module) -> nn.Linear:
@@ -100,7 +126,7 @@ class Observer:
 
     def __init__(self, model: nn.Module, example_BCHW: Tensor) -> None:
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        self.model = copy.deepcopy(model.eval().requires_grad_(False), tensors)
+        self.model = frozen(copy.deepcopy(model.eval().requires_grad_(False), tensors))
         self.layers = _in_running_order(self.model, example_BCHW)
         self.head: Any = head(self.model)
         self.head.register_forward_pre_hook(_keep_features)
@@ -114,7 +140,7 @@ class Observer:
 
     def remembered(self) -> Statistics:
         """RM and RV: what every layer has remembered of the real data, in the order in which the layers run."""
-        return [(_buffer(layer.running_mean), _buffer(layer.running_var)) for layer in self.layers]
+        return [(_present(layer.running_mean).clone(), _present(layer.running_var).clone()) for layer in self.layers]
 
 
 def _keep_features(layer: Any, inputs: tuple[Tensor, ...]) -> None:
@@ -170,7 +196,7 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _buffer(value: Tensor | None) -> Tensor:
+def _present(value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError("a BatchNorm layer without running statistics cannot be matched to")
-    return value.clone()
+    return value

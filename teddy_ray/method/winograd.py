@@ -15,33 +15,20 @@ import ctypes
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from teddy_ray.errors import WorldError
 from teddy_ray.method.compiling import compiler
 
-FILTER: Final = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-"""G, for the points 0, ±1, ±2 and infinity; winograd.cpp has A and B."""
-CHANNELS: Final = 8
-"""How many the transforms take at a time; convolutions whose channels are no multiples of it go the direct way."""
-AT_ONCE: Final = 1 << 22
-"""Floats of transformed images that filter_gradient holds: 16 MB. Four times more or less is no faster."""
-APART: Final = 16
-"""Floats between planes: one cache line, for planes that lie powers of two apart would share their lines' places."""
+LANES: Final = 8
+"""Channels that a transform takes at a time; convolutions whose channels are no multiples of it go the direct way."""
+AT_ONCE: Final = 1 << 16
+"""Channels x tiles that filter_gradient transforms before it multiplies."""
 
 IMAGES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 """What images may be of, and winograd.cpp's names for it."""
@@ -84,38 +71,32 @@ def _can(layer: nn.Conv2d) -> bool:
         and layer.stride == layer.padding == layer.dilation == (1, 1)
         and layer.groups == 1
         and layer.padding_mode == "zeros"
-        and all(count % CHANNELS == 0 and count > CHANNELS for count in (layer.in_channels, layer.out_channels))
+        and all(count % LANES == 0 and count > LANES for count in (layer.in_channels, layer.out_channels))
     )
 
 
 # Operators of torch's, so that torch.compile takes them as they are.
 @torch.library.custom_op("teddy::convolution", mutates_args=())
 def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
-    """``conv2d(x, weight, padding=1)``, (B, O, H, W) of x's type, channels last; in float32, off by some 1e-5 of y's
-    deviation, and in bfloat16 by its rounding of x and y: weights and sums are float32 in both."""
-    batch, channels, high, wide = x_BCHW.shape
+    """``conv2d(x, weight, padding=1)``, (B, O, H, W) of x's type, channels last; sums are float32, and so are factors,
+    but for those of bfloat16 images on a CPU that multiplies bfloat16. The first is off by 1e-5 of y's deviation, the
+    last by 1e-2, where a direct convolution's bfloat16 is by 2e-3."""
     outputs = len(weight_OC33)
-    x_BHWC, y_BHWO = _channels_last(x_BCHW), x_BCHW.new_empty(batch, high, wide, outputs)
-    (filters, across), at_once = _filters(weight_OC33), _at_once(channels, outputs)
-    threads, each = torch.get_num_threads(), 36 * (at_once * (channels + across) + 2 * APART)
-    room = torch.empty(threads, each)
-    where = (tensor.data_ptr() for tensor in (x_BHWC, filters, y_BHWO, room))
-    _for_images("convolve", x_BHWC)(*where, each, at_once, batch, high, wide, channels, outputs, threads)
+    x_BHWC, weight_33CO = _channels_last(x_BCHW), weight_OC33.permute(2, 3, 1, 0).contiguous()
+    y_BHWO = x_BHWC.new_empty(*x_BHWC.shape[:3], outputs)
+    _run("convolve", x_BHWC, weight_33CO, y_BHWO, *x_BHWC.shape, outputs)
     return y_BHWO.permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("teddy::filter_gradient", mutates_args=())
 def filter_gradient(x_BCHW: Tensor, y_grad_BOHW: Tensor) -> Tensor:
-    """The gradient (O, C, 3, 3) of ``convolution``'s weight."""
-    channels, outputs = x_BCHW.shape[1], y_grad_BOHW.shape[1]
-    sums_36CO = torch.zeros(36, channels, outputs)
-    for x_BHWC, y_grad in zip(*_parts(_channels_last(x_BCHW), _channels_last(y_grad_BOHW)), strict=True):
-        of_x, of_y = _to_planes("input_to_planes", x_BHWC), _to_planes("gradient_to_planes", y_grad)
-        with _in_float32():
-            sums_36CO.baddbmm_(of_x.transpose(1, 2), of_y)
-    with _in_float32():
-        sums_9CO = _both_filters().T @ sums_36CO.view(36, -1)
-    return sums_9CO.view(3, 3, channels, outputs).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    """The gradient (O, C, 3, 3) of ``convolution``'s weight, float32; the same for any number of threads."""
+    x_BHWC, y_grad_BHWO = _channels_last(x_BCHW), _channels_last(y_grad_BOHW)
+    channels, outputs = x_BHWC.shape[3], y_grad_BHWO.shape[3]
+    sums_33CO = torch.zeros(3, 3, channels, outputs)
+    at_once = max(1, AT_ONCE // (channels + outputs))
+    _run("filter_gradients", x_BHWC, y_grad_BHWO, sums_33CO, at_once, *x_BHWC.shape, outputs)
+    return sums_33CO.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
 @convolution.register_fake
@@ -146,61 +127,14 @@ def _backward(ctx: Any, y_grad_BOHW: Tensor) -> tuple[Tensor | None, Tensor | No
 convolution.register_autograd(_backward, setup_context=_keep)
 
 
-def _filters(weight_OC33: Tensor) -> tuple[Tensor, int]:
-    """G g Gᵀ as winograd.cpp reads it (36, panels, C, columns), and what O is in whole panels."""
-    outputs, channels = weight_OC33.shape[:2]
-    columns = _library().columns()
-    if rest := -outputs % columns:
-        weight_OC33 = pad(weight_OC33, (0, 0, 0, 0, 0, 0, 0, rest))
-    by_panel = weight_OC33.view(-1, columns, channels, 3, 3).permute(3, 4, 0, 2, 1).reshape(9, -1)
-    with _in_float32():
-        return _both_filters() @ by_panel, outputs + rest
-
-
-def _at_once(channels: int, outputs: int) -> int:
-    """Tiles that a thread transforms before it multiplies: of a plane, half as large as the filters they meet there."""
-    rows: int = _library().rows()
-    return -(-channels * outputs // (channels + outputs) // 2 // rows) * rows
-
-
-def _in_float32() -> torch.autocast:
-    """Products here are, whatever autocast is on around the convolution."""
-    return torch.autocast("cpu", enabled=False)
-
-
-def _both_filters() -> Tensor:
-    """G ⊗ G (36, 9): G · Gᵀ as one matrix."""
-    g = torch.tensor(FILTER)
-    return torch.kron(g, g)
-
-
 def _channels_last(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.permute(0, 2, 3, 1).contiguous()
 
 
-def _parts(x_BHWC: Tensor, y_BHWO: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Both in parts of as many images as are transformed at once."""
-    _, high, wide, _ = x_BHWC.shape
-    image = 36 * _tiles(high) * _tiles(wide) * max(x_BHWC.shape[3], y_BHWO.shape[3])
-    count = max(1, AT_ONCE // image)
-    return x_BHWC.split(count), y_BHWO.split(count)
-
-
-def _to_planes(transform: str, images_BHWC: Tensor) -> Tensor:
-    """``images`` transformed (36, T, C), T = 4x4 tiles of all images."""
-    batch, high, wide, channels = images_BHWC.shape
-    tiles = batch * _tiles(high) * _tiles(wide)
-    plane = tiles * channels + APART
-    planes_36TC = torch.empty(36 * plane).as_strided((36, tiles, channels), (plane, channels, 1))
-    where = images_BHWC.data_ptr(), planes_36TC.data_ptr()
-    _for_images(transform, images_BHWC)(*where, plane, batch, high, wide, channels, torch.get_num_threads())
-    return planes_36TC
-
-
-def _for_images(function: str, images: Tensor) -> Callable[..., None]:
+def _run(function: str, images: Tensor, *arguments: Tensor | int) -> None:
     """winograd.cpp's function for images of this type."""
-    found: Callable[..., None] = getattr(_library(), f"{function}_{IMAGES[images.dtype]}")
-    return found
+    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in (images, *arguments)]
+    getattr(_library(), f"{function}_{IMAGES[images.dtype]}")(*values, torch.get_num_threads())
 
 
 def _tiles(side: int) -> int:
@@ -210,7 +144,10 @@ def _tiles(side: int) -> int:
 @cache
 def _library() -> ctypes.CDLL:
     """winograd.cpp, compiled in a second, by each process for itself: no other can have made it."""
-    instructions = INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ())
+    capability = torch.backends.cpu.get_cpu_capability()
+    instructions = INSTRUCTIONS.get(capability, ())
+    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        instructions += ("-mavx512bf16",)
     with tempfile.TemporaryDirectory(prefix="teddy-winograd-") as folder:
         library = Path(folder) / "winograd.so"
         source = Path(__file__).with_suffix(".cpp")
@@ -221,8 +158,9 @@ def _library() -> ctypes.CDLL:
                 f"{command[0]} cannot compile {source.name}, so set compute.convolutions=direct: {done.stderr.strip()}"
             )
         found = ctypes.CDLL(str(library))
-    for name, pointers, numbers in (("convolve", 4, 8), ("input_to_planes", 2, 6), ("gradient_to_planes", 2, 6)):
+    for name, numbers in (("convolve", 5), ("filter_gradients", 6)):
         for kind in IMAGES.values():
             function = getattr(found, f"{name}_{kind}")
-            function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_long] * numbers, None
+            function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * numbers + [ctypes.c_int]
+            function.restype = None
     return found

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from teddy_ray import models
 from teddy_ray.method.optimisation import place
 from teddy_ray.method.pixels import Pixels
+from teddy_ray.method.statistics import frozen
 from teddy_ray.pipeline.counts import label_views
 from teddy_ray.pipeline.events import Emit, Stage, event
 from teddy_ray.spec import Spec
@@ -124,7 +125,7 @@ class Context:
     def model(self, record: Record) -> nn.Module:
         """A base model or member, frozen, in evaluation mode, on the device; kept for the next task."""
         if record.digest not in self._models:
-            self._models[record.digest] = self.place(self.fresh_model(record)).eval().requires_grad_(False)
+            self._models[record.digest] = frozen(self.place(self.fresh_model(record)))
         return self._models[record.digest]
 
     def fresh_model(self, record: Record) -> nn.Module:

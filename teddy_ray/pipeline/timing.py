@@ -17,6 +17,7 @@ from teddy_ray.method import initial, views
 from teddy_ray.method.matching import Teacher, Weights
 from teddy_ray.method.optimisation import place, precision, threads
 from teddy_ray.method.pixels import Pixels
+from teddy_ray.method.statistics import frozen
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import Trainer, TrainingRecipe
 from teddy_ray.pipeline.counts import Facts, Step, Work
@@ -59,7 +60,7 @@ def _train(spec: Spec, work: Work, facts: Facts) -> float:
 
 
 def _look(spec: Spec, work: Work, facts: Facts) -> float:
-    model, images = _model(spec, work, facts).eval(), _images(spec, work, facts)
+    model, images = frozen(_model(spec, work, facts)), _images(spec, work, facts)
 
     def step() -> float:
         with torch.no_grad(), precision(images.device, bfloat16=_bfloat16(spec)):

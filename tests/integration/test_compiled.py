@@ -1,5 +1,6 @@
 """torch.compile: nearly the same numbers, the same bytes whoever compiles, and one graph for a pool."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from teddy_ray import models
 from teddy_ray.method.compiling import can_compile, compiled
 from teddy_ray.method.labels import ensemble
 from teddy_ray.method.matching import Teacher, Weights, eq7
-from teddy_ray.method.statistics import head
+from teddy_ray.method.statistics import frozen, head
 
 pytestmark = pytest.mark.skipif(
     not can_compile(torch.device("cpu")), reason="there is no C++ compiler, or Python's headers are missing"
@@ -48,10 +49,10 @@ def test_a_pool_of_one_shape_shares_a_graph_that_computes_eq7(pool):
 
 
 def test_labels_of_a_compiled_ensemble_are_nearly_those_of_a_plain_one(pool):
-    x = numbers(5, 3, 8, 8)
+    x, still = numbers(5, 3, 8, 8), [frozen(copy.deepcopy(model)) for model in pool]
     for average in ("logits", "probs"):
         plain = ensemble(pool, x, average=average)
-        torch.testing.assert_close(ensemble(pool, x, average=average, compiled=True), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ensemble(still, x, average=average, compiled=True), plain, rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_runs_have_one_answer_of_their_own(teddy_cloud, tmp_path):

@@ -16,7 +16,7 @@ from teddy_ray.method import initial, labels, pool, randomness, statistics, synt
 from teddy_ray.method.matching import Teacher, Weights, eq7
 from teddy_ray.method.optimisation import cosine, place, precision
 from teddy_ray.method.pixels import Pixels
-from teddy_ray.method.statistics import Observer, batch_statistics, class_means, estimate_again
+from teddy_ray.method.statistics import Observer, batch_statistics, class_means, estimate_again, frozen
 from teddy_ray.method.synthesis import Settings, Synthesis
 from teddy_ray.method.training import LabelledViews, Trainer, TrainingRecipe, real_batches, soft_cross_entropy
 
@@ -76,6 +76,17 @@ def test_observers_have_the_models_tensors_and_leave_its_structure_alone():
     assert all({value.data_ptr() for value in observer.model.state_dict().values()} == of_net for observer in observers)
     one, other = (observer(numbers(2, 3, 8, 8)) for observer in observers)
     assert torch.equal(one.logits, other.logits)
+
+
+def test_a_frozen_model_answers_as_it_does_in_evaluation_mode():
+    net, x = Net().eval(), numbers(4, 3, 8, 8)
+    for seed, layer in enumerate(statistics.layers(net)):
+        layer.weight.data, layer.bias.data = numbers(len(layer.weight), seed=seed), numbers(len(layer.bias), seed=9)
+        layer.running_mean, layer.running_var = numbers(len(layer.bias), seed=7), layer.weight.data.square() + 0.1
+    changed = frozen(copy.deepcopy(net))
+    torch.testing.assert_close(changed(x), net(x))
+    assert list(changed.state_dict()) == list(net.state_dict())
+    assert not any(parameter.requires_grad for parameter in changed.parameters())
 
 
 def test_batch_statistics_are_biased_and_wide():
