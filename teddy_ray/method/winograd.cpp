@@ -44,7 +44,9 @@ inline void store(float *x, const lanes (&values)[1]) { store(x, values[0]); }
 
 inline void store(bfloat16 *x, const lanes (&values)[1]) { store(x, values[0]); }
 
-inline void store(bfloat16 *x, const lanes (&values)[2]) { *(bits *)x = widened(rounded(values[0])) | widened(rounded(values[1])) << 16; }
+inline void store(bfloat16 *x, const lanes (&values)[2]) {
+  *(bits *)x = widened(rounded(values[0])) | widened(rounded(values[1])) << 16;
+}
 
 #ifdef __AVX512F__
 typedef float wide_lanes __attribute__((vector_size(64), aligned(4), may_alias));
@@ -80,9 +82,9 @@ inline wide_lanes plus_product(wide_lanes sum, const bfloat16 *v, wide_lanes u) 
 template <typename Factor>
 constexpr long A_STEP = sizeof(float) / sizeof(Factor);
 
-constexpr long APART = 32;             // factors between planes, whole cache lines: powers of two apart, they would share places
-constexpr long BLOCK = 16;             // tiles that a thread takes of those that all transform
 constexpr float A = 0.625f, B = 1.5f;  // the points: 0, ±A, ±B and infinity
+constexpr long BLOCK = 16;             // tiles that a thread takes of those that all transform
+constexpr long APART = 32;             // factors between planes: powers of two apart, their cache lines would share places
 
 // Bᵀ d
 inline void input(const lanes d[6], lanes v[6]) {
@@ -157,7 +159,8 @@ inline void both_sides(const lanes x[IN][IN], lanes y[OUT][OUT]) {
 
 // Where the pixels of a square of SIDE by SIDE are in `images`, or null outside of them.
 template <int SIDE, typename Pixel>
-inline void square(Pixel *images, Pixel *pixels[SIDE][SIDE], long image, long top, long left, long high, long wide, long channels) {
+inline void square(Pixel *images, Pixel *pixels[SIDE][SIDE], long image, long top, long left, long high, long wide,
+                   long channels) {
   for (long i = 0; i < SIDE; i++)
     for (long j = 0; j < SIDE; j++) {
       const bool inside = top + i >= 0 && top + i < high && left + j >= 0 && left + j < wide;
@@ -319,15 +322,16 @@ void filter_gradients(const Pixel *images, const Pixel *gradients, float *sums, 
   at_once = std::min(up_to(tiles, BLOCK), up_to(at_once, BLOCK));
   // Both are read up to a whole panel.
   const long in_plane = at_once * channels + APART, out_plane = at_once * outputs + APART;
-  const auto of_images = room<Factor>(36 * in_plane + ROWS * STEP), of_gradients = room<Factor>(36 * out_plane + COLUMNS * STEP);
+  const auto of_images = room<Factor>(36 * in_plane + ROWS * STEP);
+  const auto of_gradients = room<Factor>(36 * out_plane + COLUMNS * STEP);
   for (long first = 0; first < tiles; first += at_once) {
     const long last = std::min(first + at_once, tiles), steps = (last - first + STEP - 1) / STEP;
 #pragma omp parallel for num_threads(threads)
     for (long start = first; start < last; start += BLOCK) {
       const long end = std::min(start + BLOCK, last);
-      to_planes<STEP, 6, 1, input>(images, &of_images[(start - first) * channels], in_plane, high, wide, channels, start, end);
-      to_planes<STEP, 4, 0, gradient>(gradients, &of_gradients[(start - first) * outputs], out_plane, high, wide, outputs, start,
-                                      end);
+      Factor *const x = &of_images[(start - first) * channels], *const y = &of_gradients[(start - first) * outputs];
+      to_planes<STEP, 6, 1, input>(images, x, in_plane, high, wide, channels, start, end);
+      to_planes<STEP, 4, 0, gradient>(gradients, y, out_plane, high, wide, outputs, start, end);
     }
 #pragma omp parallel for collapse(2) num_threads(threads)
     for (long c = 0; c < channels; c += ROWS)
@@ -344,14 +348,14 @@ void filter_gradients(const Pixel *images, const Pixel *gradients, float *sums, 
 }  // namespace
 
 // What Python calls, for images of each type.
-#define FOR_IMAGES_OF(Pixel)                                                                                                 \
-  void convolve_##Pixel(const Pixel *images, const float *filters, Pixel *result, long batch, long high, long wide,         \
-                        long channels, long outputs, int threads) {                                                          \
-    convolve(images, filters, result, batch, high, wide, channels, outputs, threads);                                        \
-  }                                                                                                                          \
-  void filter_gradients_##Pixel(const Pixel *images, const Pixel *gradients, float *sums, long at_once, long batch,         \
-                                long high, long wide, long channels, long outputs, int threads) {                            \
-    filter_gradients(images, gradients, sums, at_once, batch, high, wide, channels, outputs, threads);                       \
+#define FOR_IMAGES_OF(Pixel)                                                                                                  \
+  void convolve_##Pixel(const Pixel *images, const float *filters, Pixel *result, long batch, long high, long wide,           \
+                        long channels, long outputs, int threads) {                                                           \
+    convolve(images, filters, result, batch, high, wide, channels, outputs, threads);                                         \
+  }                                                                                                                           \
+  void filter_gradients_##Pixel(const Pixel *images, const Pixel *gradients, float *sums, long at_once, long batch,           \
+                                long high, long wide, long channels, long outputs, int threads) {                             \
+    filter_gradients(images, gradients, sums, at_once, batch, high, wide, channels, outputs, threads);                        \
   }
 
 extern "C" {

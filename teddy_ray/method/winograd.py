@@ -6,6 +6,9 @@ Summed over the channels of the input, ⊙ is 36 matrix products. For CPUs witho
 run near the limit of their arithmetic, so that only less of it is faster. The gradient of the input is the same
 convolution with the filters turned; that of a filter is Gᵀ [ (Bᵀ d B) ⊙ (A ∂Y Aᵀ) ] G, which again is 36 products.
 
+The matrices are those of the points 0, ±5/8, ±3/2 and infinity: with factors of bfloat16, Y is off by 1 % of its
+deviation, half as much as with the usual 0, ±1, ±2; direct convolutions' is by 0.2 %.
+
     model = with_winograd(model)  # the same weights; convolutions that gain by it go this way from now on
 """
 
@@ -78,9 +81,8 @@ def _can(layer: nn.Conv2d) -> bool:
 # Operators of torch's, so that torch.compile takes them as they are.
 @torch.library.custom_op("teddy::convolution", mutates_args=())
 def convolution(x_BCHW: Tensor, weight_OC33: Tensor) -> Tensor:
-    """``conv2d(x, weight, padding=1)``, (B, O, H, W) of x's type, channels last; sums are float32, and so are factors,
-    but for those of bfloat16 images on a CPU that multiplies bfloat16. The first is off by 1e-5 of y's deviation, the
-    last by 1e-2, where a direct convolution's bfloat16 is by 2e-3."""
+    """``conv2d(x, weight, padding=1)``, (B, O, H, W) of x's type, channels last. Sums are float32, and so are factors,
+    but for those of bfloat16 images on a CPU that multiplies bfloat16."""
     outputs = len(weight_OC33)
     x_BHWC, weight_33CO = _channels_last(x_BCHW), weight_OC33.permute(2, 3, 1, 0).contiguous()
     y_BHWO = x_BHWC.new_empty(*x_BHWC.shape[:3], outputs)
