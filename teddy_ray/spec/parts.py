@@ -187,8 +187,8 @@ class ComputeSpec(Part):
     or none. auto: large, where torch.compile finds what it needs (a C++ compiler), else never."""
     convolutions: Literal["auto", "direct", "winograd"] = "auto"
     """How 3x3 convolutions are computed: torch's way, or by Winograd's filtering with a quarter of the multiplications,
-    on a CPU; of bfloat16, that is off by 1 % of a result's deviation, in place of 0.2 %. auto: winograd on a CPU, where a
-    C++ compiler is, unless AMX computes in bfloat16."""
+    on a CPU; of bfloat16, that is off by 1 % of a result's deviation, in place of 0.2 %. auto: winograd on a CPU, where
+    a C++ compiler is, unless AMX computes in bfloat16."""
     executor: Literal["auto", "inline", "ray"] = "auto"
     """auto: inline for one worker or where Ray is not installed, else a local Ray."""
     workers: Annotated[int, Field(ge=0, le=100_000)] = 1
