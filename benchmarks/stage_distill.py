@@ -87,7 +87,7 @@ def _step(asked: Asked, size: int, threads_: int) -> Iterator[Row]:
 
 def _members(asked: Asked) -> Iterator[Row]:
     """n models a step over n times one; and a pool of which each step takes another over one member again and again."""
-    batch, repeats = asked.size(100 if asked.cuda else 20, 4), asked.size(9 if asked.cuda else 5, 3)
+    batch, repeats = asked.size(100 if asked.cuda else 20, 4), asked.size(9, 3)
     pool = [subjects.network(asked, 64, seed=seed) for seed in range(5)]
 
     def unit(members: list[nn.Module], n: int) -> Any:
