@@ -179,9 +179,10 @@ inline void store_all(Factor *place, long plane, const lanes (&v)[AT_ONCE][6][6]
     }
 }
 
-// AT_ONCE tiles lie side by side, (tiles / AT_ONCE, C, AT_ONCE); those after the last are zero.
+// As (panels, tiles / AT_ONCE, channels of a panel, AT_ONCE), AT_ONCE tiles side by side; those after the last are zero.
 template <long AT_ONCE, int SIDE, long MARGIN, void (*transform)(const lanes *, lanes *), typename Pixel, typename Factor>
-void to_planes(const Pixel *images, Factor *planes, long plane, long high, long wide, long channels, long first, long last) {
+void to_planes(const Pixel *images, Factor *planes, long plane, long tiles, long panel, long high, long wide, long channels,
+               long first, long last) {
   const long rows = (high + 3) / 4, columns = (wide + 3) / 4;
   for (long tile = first; tile < last; tile += AT_ONCE) {
     const Pixel *pixels[AT_ONCE][SIDE][SIDE] = {};
@@ -197,7 +198,7 @@ void to_planes(const Pixel *images, Factor *planes, long plane, long high, long 
           for (int j = 0; j < SIDE; j++) x[i][j] = pixels[k][i][j] ? load(pixels[k][i][j] + c) : lanes{};
         both_sides<SIDE, 6, transform>(x, v[k]);
       }
-      store_all(planes + (tile - first) * channels + c * AT_ONCE, plane, v);
+      store_all(planes + (c / panel * tiles + tile - first) * panel + c % panel * AT_ONCE, plane, v);
     }
   }
 }
@@ -284,7 +285,7 @@ void convolve(const Pixel *images, const float *filters, Pixel *result, long bat
     const long last = tiles * (thread + 1) / threads;
     for (long start = tiles * thread / threads; start < last; start += at_once) {
       const long end = std::min(start + at_once, last);
-      to_planes<1, 6, 1, input>(images, transformed.get(), in_plane, high, wide, channels, start, end);
+      to_planes<1, 6, 1, input>(images, transformed.get(), in_plane, at_once, channels, high, wide, channels, start, end);
       for (long plane = 0; plane < 36; plane++)
         for (long column = 0; column < across; column += COLUMNS)
           for (long row = 0; row < end - start; row += ROWS)
@@ -320,26 +321,26 @@ void filter_gradients(const Pixel *images, const Pixel *gradients, float *sums, 
   constexpr long STEP = A_STEP<Factor>;
   const long tiles = tiles_of(batch, high, wide);
   at_once = std::min(up_to(tiles, BLOCK), up_to(at_once, BLOCK));
-  // Both are read up to a whole panel.
-  const long in_plane = at_once * channels + APART, out_plane = at_once * outputs + APART;
-  const auto of_images = room<Factor>(36 * in_plane + ROWS * STEP);
-  const auto of_gradients = room<Factor>(36 * out_plane + COLUMNS * STEP);
+  const long in_plane = at_once * channels + APART, out_plane = at_once * up_to(outputs, COLUMNS) + APART;
+  const auto of_images = room<Factor>(36 * in_plane + ROWS * STEP);  // is read up to ROWS
+  const auto of_gradients = room<Factor>(36 * out_plane);
   for (long first = 0; first < tiles; first += at_once) {
     const long last = std::min(first + at_once, tiles), steps = (last - first + STEP - 1) / STEP;
 #pragma omp parallel for num_threads(threads)
     for (long start = first; start < last; start += BLOCK) {
       const long end = std::min(start + BLOCK, last);
-      Factor *const x = &of_images[(start - first) * channels], *const y = &of_gradients[(start - first) * outputs];
-      to_planes<STEP, 6, 1, input>(images, x, in_plane, high, wide, channels, start, end);
-      to_planes<STEP, 4, 0, gradient>(gradients, y, out_plane, high, wide, outputs, start, end);
+      Factor *const x = &of_images[(start - first) * channels], *const y = &of_gradients[(start - first) * COLUMNS];
+      to_planes<STEP, 6, 1, input>(images, x, in_plane, at_once, channels, high, wide, channels, start, end);
+      to_planes<STEP, 4, 0, gradient>(gradients, y, out_plane, at_once, COLUMNS, high, wide, outputs, start, end);
     }
 #pragma omp parallel for collapse(2) num_threads(threads)
     for (long c = 0; c < channels; c += ROWS)
       for (long o = 0; o < outputs; o += COLUMNS) {
         float products[36 * ROWS * COLUMNS];
         for (long plane = 0; plane < 36; plane++)
-          product(&of_images[plane * in_plane + c * STEP], STEP, channels * STEP, &of_gradients[plane * out_plane + o * STEP],
-                  outputs * STEP, steps, products + plane * ROWS * COLUMNS, COLUMNS);
+          product(&of_images[plane * in_plane + c * STEP], STEP, channels * STEP,
+                  &of_gradients[plane * out_plane + o * at_once], COLUMNS * STEP, steps, products + plane * ROWS * COLUMNS,
+                  COLUMNS);
         to_filters(products, sums, channels, outputs, c, o);
       }
   }
