@@ -145,7 +145,7 @@ def _tiles(side: int) -> int:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """winograd.cpp, compiled in a second, by each process for itself: no other can have made it."""
+    """winograd.cpp, compiled in two seconds, by each process for itself: no other can have made it."""
     capability = torch.backends.cpu.get_cpu_capability()
     instructions = INSTRUCTIONS.get(capability, ())
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
